@@ -1,0 +1,1 @@
+"""Judges: what tells a good step or answer from a bad one. One file per kind; the contract is ``judge.py``."""

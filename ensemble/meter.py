@@ -1,0 +1,132 @@
+"""One request's meter: counts what every member spends, stops at the budget, and closes what was left open.
+
+A method is given metered members. It need not know of budgets, usage or leaks: the meter sees every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+from ensemble.errors import BudgetExceeded
+from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
+from ensemble.request import Budget, Event, Request, Spent, Usage, total
+
+
+class Meter:
+    """Usage of one request by member, its budget, and its open sessions."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._deadline = asyncio.get_running_loop().time() + budget.seconds if budget.seconds else None
+        self._usage: dict[str, Usage] = {}
+        self._unreported: dict[str, Usage] = {}
+        self._open: set[Session] = set()
+
+    def wrap(self, members: Iterable[Member]) -> list[Member]:
+        """The members, metered."""
+        return [_MeteredMember(member, self) for member in members]
+
+    def charge(self, member: str, usage: Usage) -> None:
+        """Add to a member's usage."""
+        self._usage[member] = self._usage.get(member, Usage()) + usage
+        self._unreported[member] = self._unreported.get(member, Usage()) + usage
+
+    def drain(self) -> list[Spent]:
+        """What was spent since the last call."""
+        spent = [Spent(member, usage) for member, usage in self._unreported.items()]
+        self._unreported.clear()
+        return spent
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Around every call to a member.
+
+        Raises:
+            BudgetExceeded: before the call if nothing is left, or during it when time runs out.
+        """
+        self._check()
+        try:
+            async with asyncio.timeout_at(self._deadline) as limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self._exceeded("seconds", self._budget.seconds) from error
+
+    def _check(self) -> None:
+        spent = total(self._usage.values())
+        used = {"calls": spent.calls, "tokens": spent.total_tokens, "cost": spent.cost}
+        for name, amount in used.items():
+            limit = getattr(self._budget, name)
+            if limit is not None and amount >= limit:
+                raise self._exceeded(name, limit)
+
+    @staticmethod
+    def _exceeded(name: str, limit: object) -> BudgetExceeded:
+        return BudgetExceeded(f"the budget of {limit} {name} is used up", param=f"budget.{name}")
+
+    def opened(self, session: Session) -> None:
+        self._open.add(session)
+
+    def closed(self, session: Session) -> None:
+        self._open.discard(session)
+
+    async def close(self) -> None:
+        """Close every session still open, all at once."""
+        await asyncio.gather(*(session.close() for session in tuple(self._open)))
+
+
+class _MeteredMember(Member):
+    def __init__(self, inner: Member, meter: Meter) -> None:
+        self.card = inner.card
+        self._inner = inner
+        self._meter = meter
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._inner.generate(request)) as events:  # type: ignore[type-var]
+            while True:
+                async with self._meter.call():
+                    event = await anext(events, None)
+                if event is None:
+                    return
+                if isinstance(event, Spent):
+                    self._meter.charge(event.member, event.usage)
+                else:
+                    yield event
+
+    async def start(self, request: Request) -> Session:
+        async with self._meter.call():
+            inner = await self._inner.start(request)
+        self._meter.charge(self.name, Usage(calls=1))
+        return _MeteredSession(inner, self._meter)
+
+    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
+        return await self._inner.tokenise(texts)
+
+
+class _MeteredSession(Session):
+    def __init__(self, inner: Session, meter: Meter) -> None:
+        self.member, self.vocabulary = inner.member, inner.vocabulary
+        self._inner = inner
+        self._meter = meter
+        meter.opened(self)
+
+    async def exchange(self, question: Question | None = None, *, edit: Edit | None = None) -> Reply:
+        async with self._meter.call():
+            reply = await self._inner.exchange(question, edit=edit)
+        self._meter.charge(self.member, reply.usage)
+        return reply
+
+    async def _send(self, exchange: Exchange) -> Reply:
+        return await self.exchange(exchange.question, edit=exchange.edit)
+
+    async def fork(self) -> Session:
+        async with self._meter.call():
+            inner = await self._inner.fork()
+        return _MeteredSession(inner, self._meter)
+
+    async def close(self) -> None:
+        await self._inner.close()
+        self._meter.closed(self)

@@ -1,0 +1,186 @@
+"""Methods: the algorithms of the field, each a class with options and a ``run``; and their registry.
+
+A method sees members, never engines or machines. Files below ``before/``, ``during/`` and ``after/`` hold one method
+each and are found by walking those folders; other distributions add methods through the entry-point group
+``ray_ensemble.methods``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, UnknownOption
+from ensemble.judges.judge import Judge
+from ensemble.member import Capability, Card, Member
+from ensemble.request import Event, Request
+
+ENTRY_POINTS = "ray_ensemble.methods"
+
+
+class Stage(StrEnum):
+    """When the members meet."""
+
+    BEFORE = "before"
+    TOKEN = "during/token"
+    SPAN = "during/span"
+    PROCESS = "during/process"
+    SELECTION = "after/selection"
+    CASCADE = "after/cascade"
+
+
+class Options(BaseModel):
+    """Base of every method's options; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+M = TypeVar("M", bound="type[Method[Any]]")
+
+
+class Members(Sequence[Member]):
+    """The members of one run, in the configured order, and the judge if the ensemble has one."""
+
+    def __init__(self, members: Sequence[Member], judge: Judge | None = None) -> None:
+        self._members = tuple(members)
+        self._judge = judge
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._members[index]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(member.name for member in self._members)
+
+    @property
+    def judge(self) -> Judge:
+        assert self._judge is not None, "methods that need a judge are refused without one when they are loaded"
+        return self._judge
+
+
+class Method(ABC, Generic[O]):
+    """One published way of combining models.
+
+    Subclasses are decorated with ``@method(...)`` and define ``run``. An instance serves one configuration of options
+    and keeps no state between requests.
+    """
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+    paper: ClassVar[str]
+    """arXiv id."""
+    needs: ClassVar[frozenset[Capability]]
+    """What every member must be able to do."""
+    needs_judge: ClassVar[bool]
+    Options: ClassVar[type[Options]]
+    caps: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    """Largest value of an option that multiplies work, unless the configuration sets another."""
+
+    def __init__(self, options: O) -> None:
+        self.options = options
+
+    def check(self, members: Sequence[Card]) -> None:
+        """Refuse members or options that do not fit together; runs when the configuration is loaded and for each
+        request that brings options.
+
+        Raises:
+            ConfigurationError: naming the option and what is allowed.
+        """
+
+    def admit(self, request: Request, members: Sequence[Card]) -> None:
+        """Refuse a request this method cannot honour, before any call is made.
+
+        Raises:
+            BadRequest: naming the field and what is allowed.
+        """
+
+    @abstractmethod
+    def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
+        """Answer one request (one choice); yields one ``Finish`` at the end."""
+
+
+_registry: dict[str, type[Method[Any]]] = {}
+
+
+def method(
+    name: str, *, stage: Stage, paper: str, needs: set[Capability], options: type[Options], judge: bool = False
+) -> Callable[[M], M]:
+    """Register a method under ``name``."""
+
+    def register(cls: M) -> M:
+        cls.name, cls.stage, cls.paper = name, stage, paper
+        cls.needs, cls.needs_judge, cls.Options = frozenset(needs), judge, options
+        if name in _registry and _registry[name].__qualname__ != cls.__qualname__:
+            raise ConfigurationError(f"two methods are named {name}: {_registry[name]} and {cls}")
+        _registry[name] = cls
+        return cls
+
+    return register
+
+
+def methods() -> Mapping[str, type[Method[Any]]]:
+    """All methods by name, ours and those of plug-ins."""
+    _discover()
+    return dict(sorted(_registry.items()))
+
+
+def named(name: str) -> type[Method[Any]]:
+    """The method of this name.
+
+    Raises:
+        ConfigurationError: there is none; the message lists those there are.
+    """
+    if name not in methods():
+        raise ConfigurationError(f"unknown method {name!r}; known: {', '.join(methods())}", param="method")
+    return _registry[name]
+
+
+def build(name: str, options: Mapping[str, Any]) -> Method[Any]:
+    """A method with validated options.
+
+    Raises:
+        UnknownOption: an option the method does not have; the message lists those it has.
+        BadRequest: a value it does not allow.
+    """
+    cls = named(name)
+    try:
+        return cls(cls.Options.model_validate(dict(options)))
+    except ValidationError as error:
+        raise _refusal(cls, error) from error
+
+
+def _refusal(cls: type[Method[Any]], error: ValidationError) -> EnsembleError:
+    problem = error.errors()[0]
+    option = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        allowed = ", ".join(sorted(cls.Options.model_fields)) or "none"
+        return UnknownOption(f"method {cls.name} has no option {option!r}; it has: {allowed}", param=option)
+    return BadRequest(f"option {option!r} of method {cls.name}: {problem['msg']}", param=option)
+
+
+@cache
+def _discover() -> None:
+    for package in ("ensemble.before", "ensemble.during", "ensemble.after"):
+        if importlib.util.find_spec(package) is None:
+            continue
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+            importlib.import_module(module.name)
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()

@@ -1,0 +1,79 @@
+"""Drawing tokens: a pure function of log-probabilities, sampling parameters and position.
+
+The random number for position t comes from (seed, t) alone, so a draw does not depend on what else runs in the batch,
+and drawing again after a rewind gives the same token.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import numpy as np
+
+from ensemble.member import Floats
+from ensemble.request import Sampling
+
+
+def seeded(sampling: Sampling, offset: int = 0) -> Sampling:
+    """The sampling with a seed: its own plus ``offset`` (for the choices of one request), or a fresh one."""
+    seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+    return replace(sampling, seed=(seed + offset) % 2**63)
+
+
+def processed(logprobs: Floats, sampling: Sampling) -> Floats:
+    """Probabilities that a token is drawn from, after temperature, top-k and top-p.
+
+    Args:
+        logprobs: shape [V], natural logarithm, ``-inf`` for tokens that may not be drawn; need not be normalised.
+
+    Returns:
+        Shape [V], float64, sums to 1. Greedy sampling gives a one-hot vector at the first maximum.
+    """
+    if sampling.greedy:
+        return _one_hot(logprobs)
+    scaled = logprobs.astype(np.float64) / sampling.temperature
+    probabilities = np.exp(scaled - scaled.max())
+    if sampling.top_k or sampling.top_p < 1:
+        probabilities = _truncated(probabilities / probabilities.sum(), sampling)
+    return np.asarray(probabilities / probabilities.sum())
+
+
+def draw(logprobs: Floats, sampling: Sampling, position: int) -> int:
+    """Index of the token drawn at ``position``; the first maximum when greedy.
+
+    >>> draw(np.log([0.1, 0.9]), Sampling(), position=0)
+    1
+    """
+    if sampling.greedy:
+        return int(np.argmax(logprobs))
+    return pick(processed(logprobs, sampling), uniform(sampling.seed or 0, position))
+
+
+def pick(probabilities: Floats, point: float) -> int:
+    """Index at which the cumulative probability passes ``point`` in [0, 1)."""
+    cumulative = np.cumsum(probabilities)
+    index = int(np.searchsorted(cumulative, point * cumulative[-1], side="right"))
+    return min(index, int(np.flatnonzero(probabilities)[-1]))
+
+
+def uniform(seed: int, position: int) -> float:
+    """The random number in [0, 1) that belongs to (seed, position)."""
+    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+
+
+def _one_hot(logprobs: Floats) -> Floats:
+    vector = np.zeros(len(logprobs))
+    vector[int(np.argmax(logprobs))] = 1.0
+    return vector
+
+
+def _truncated(probabilities: Floats, sampling: Sampling) -> Floats:
+    order = np.argsort(-probabilities, kind="stable")
+    keep = order[: sampling.top_k] if sampling.top_k else order
+    if sampling.top_p < 1:
+        mass = np.cumsum(probabilities[keep]) / probabilities[keep].sum()
+        keep = keep[: int(np.searchsorted(mass, sampling.top_p)) + 1]
+    kept = np.zeros_like(probabilities)
+    kept[keep] = probabilities[keep]
+    return kept
