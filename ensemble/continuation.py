@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.errors import BadRequest, ContextTooLong
-from ensemble.member import Append, Edit, Rewind
+from ensemble.member import Append, Edit, LogprobsAt, Next, Payload, Proposal, Question, Rewind
+from ensemble.request import Usage
 from ensemble.vocabulary import Tokeniser, common_prefix
 
 
@@ -26,6 +27,8 @@ class Continuation:
         self.ids: list[int] = []
         self._tokeniser = tokeniser
         self._context_length = context_length
+        self._unread = len(self.prompt)
+        self._paid = 0
         if self.room < 1:
             raise ContextTooLong(
                 f"the prompt has {len(self.prompt)} tokens; the context holds {context_length}, answer included",
@@ -43,7 +46,7 @@ class Continuation:
 
     def fork(self) -> Continuation:
         copy = Continuation(self.prompt, self._tokeniser, self._context_length)
-        copy.ids = list(self.ids)
+        copy.ids, copy._unread = list(self.ids), self._unread
         return copy
 
     def apply(self, edit: Edit | None) -> None:
@@ -57,7 +60,23 @@ class Continuation:
             ids = self._edited(edit)
             if len(self.prompt) + len(ids) >= self._context_length:
                 raise ContextTooLong(f"the answer does not fit into the context of {self._context_length} tokens")
+            adopted = len(ids) - common_prefix(self.ids, ids)
+            self._unread += max(0, adopted - self._paid)
+            self._paid = 0
             self.ids = ids
+
+    def usage(self, question: Question | None, payload: Payload) -> Usage:
+        """What answering costs: ids not read before are prompt tokens, distributions produced are completion tokens.
+
+        An id that the member itself just wrote or was asked about is not read again when it is committed.
+        """
+        if question is None or isinstance(question, LogprobsAt):
+            return Usage()
+        read, self._unread = self._unread, 0
+        self._paid = len(payload.ids) if isinstance(payload, Proposal) else int(isinstance(question, Next))
+        if isinstance(payload, tuple):
+            read += sum(len(scored.ids) for scored in payload)
+        return Usage(prompt_tokens=read, completion_tokens=self._paid)
 
     def _edited(self, edit: Edit) -> list[int]:
         if isinstance(edit, Append):

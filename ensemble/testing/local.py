@@ -19,6 +19,7 @@ from ensemble.member import (
     Append,
     Capability,
     Card,
+    Distribution,
     Exchange,
     Floats,
     LogprobsAt,
@@ -34,10 +35,10 @@ from ensemble.member import (
     Scored,
     Session,
 )
-from ensemble.request import Delta, Event, Finish, Request, Spent, TokenLogprob, Usage
+from ensemble.request import Delta, Event, Finish, Request, Spent, Usage
 from ensemble.sampling import draw, processed, seeded
-from ensemble.text import TextStream
 from ensemble.vocabulary import LongestMatch, Tokeniser, Vocabulary
+from ensemble.writer import Writer
 
 Model = Callable[[Sequence[int], Sequence[int]], Floats]
 """(prompt ids, continuation ids) → log-probabilities of the next token, shape [V]."""
@@ -104,44 +105,23 @@ class LocalMember(Member):
 
 
 async def _written(member: LocalMember, session: Session, request: Request, choice: int) -> AsyncIterator[Event]:
+    reply = await session.exchange(Next(topk=0))
     sampling = seeded(request.sampling, choice)
-    stream = TextStream(sampling.stop)
-    vocabulary = member.tokeniser.vocabulary
-    edit: Append | None = None
-    for position in range(sampling.max_tokens or member.card.context_length):
-        reply = await session.exchange(Next(topk=0), edit=edit)
+    writer = Writer(member.name, session.vocabulary, sampling, position=reply.length, room=reply.room, choice=choice)
+    while True:
         yield Spent(member.name, member.card.price.of(reply.usage))
-        logprobs = _by_id(reply.payload)
-        token = draw(np.where(vocabulary.writable, logprobs, -np.inf), sampling, position)
-        if token in vocabulary.stop_ids or stream.stopped:
-            break
-        text = stream.push(vocabulary.tokens[token])
-        yield Delta(text, {member.name: 1.0}, _reported(vocabulary, token, logprobs, sampling.logprobs), choice)
-        if stream.stopped or reply.room <= 1:
-            break
-        edit = Append((token,))
-    else:
-        yield Delta(stream.flush(), {member.name: 1.0}, (), choice)
-        yield Finish("length", choice)
-        return
-    yield Delta(stream.flush(), {member.name: 1.0}, (), choice)
-    yield Finish("stop" if token in vocabulary.stop_ids or stream.stopped else "length", choice)
+        for event in writer.write(_by_id(reply.payload)):
+            yield event
+        if writer.finished:
+            return
+        reply = await session.exchange(Next(topk=0), edit=Append((writer.ids[-1],)))
 
 
 def _by_id(payload: Payload) -> Floats:
-    distribution = payload
-    assert not isinstance(distribution, (tuple, Proposal, np.ndarray)) and distribution is not None
-    logprobs = np.empty(distribution.size)
-    logprobs[distribution.ids] = distribution.logprobs
+    assert isinstance(payload, Distribution)
+    logprobs = np.empty(payload.size)
+    logprobs[payload.ids] = payload.logprobs
     return logprobs
-
-
-def _reported(vocabulary: Vocabulary, token: int, logprobs: Floats, wanted: int | None) -> tuple[TokenLogprob, ...]:
-    if wanted is None:
-        return ()
-    top = likeliest(logprobs, max(wanted, 1))
-    alternatives = tuple((vocabulary.tokens[i], float(p)) for i, p in zip(top.ids[:wanted], top.logprobs, strict=False))
-    return (TokenLogprob(vocabulary.tokens[token], float(logprobs[token]), alternatives),)
 
 
 class LocalSession(Session):
@@ -152,7 +132,6 @@ class LocalSession(Session):
         self.vocabulary = member.tokeniser.vocabulary
         self._member = member
         self._continuation = continuation
-        self._unread = len(continuation.prompt)
         self._last: tuple[int, Reply] | None = None
         self._closed = False
         member.open_sessions += 1
@@ -163,23 +142,12 @@ class LocalSession(Session):
         if self._closed:
             raise MemberLost("the session is closed", member=self.member)
         await self._member.work()
-        before = len(self._continuation.ids)
         self._continuation.apply(exchange.edit)
-        self._unread += max(0, len(self._continuation.ids) - before)
         payload = self._answered(exchange.question)
-        usage = self._usage(exchange.question, payload)
+        usage = self._continuation.usage(exchange.question, payload)
         reply = Reply(payload, len(self._continuation.ids), usage, self._continuation.room)
         self._last = (exchange.version, reply)
         return reply
-
-    def _usage(self, question: Question | None, payload: Payload) -> Usage:
-        if question is None:
-            return Usage()
-        read, self._unread = self._unread, 0
-        written = 1 if isinstance(question, Next) else len(payload.ids) if isinstance(payload, Proposal) else 0
-        if isinstance(payload, tuple):
-            read += sum(len(scored.ids) for scored in payload)
-        return Usage(prompt_tokens=max(0, read - written), completion_tokens=written)
 
     def _logprobs(self, extra: Sequence[int] = ()) -> Floats:
         return self._member.model(self._continuation.prompt, [*self._continuation.ids, *extra])

@@ -1,0 +1,120 @@
+"""One forward pass of a transformers model over rows of many sessions: arrays in, log-probabilities out.
+
+Knows models and devices; knows no session, no question and no event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from deployments.engines.batch import Batch, Row, assemble
+from deployments.engines.slots import SlotCache
+from deployments.engines.work import Logits
+from ensemble.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_ATTENTION = {"full_attention", "sliding_attention"}
+
+
+class Forward:
+    """A loaded model with its cache."""
+
+    def __init__(self, model: Any, slots: int) -> None:
+        """
+        Args:
+            model: a decoder-only ``PreTrainedModel`` in evaluation mode.
+            slots: sequences held in the cache at once.
+
+        Raises:
+            ConfigurationError: the model keeps a state that is no key-value cache.
+        """
+        self._model = model.eval()
+        self._config = model.config.get_text_config()
+        self._device = model.device
+        self._layers, self._window = _attention_of(self._config)
+        self.cache = SlotCache(slots)
+        self._short_head = False
+        self._short_head = self._head_alone_is_enough()
+
+    @property
+    def width(self) -> int:
+        """Width of the logits."""
+        return int(self._model.get_output_embeddings().weight.shape[0])
+
+    def __call__(self, rows: Sequence[Row], topk: int, hidden: bool) -> list[Logits]:
+        """Compute rows (in order of slot); returns what each row wanted."""
+        batch = assemble(rows, self.cache.slots, distances=self._window is not None)
+        with torch.inference_mode():
+            logits, states = self._logits(batch)
+            logprobs = torch.log_softmax(logits.float(), dim=-1)
+            top = logprobs.topk(min(max(topk, 1), logprobs.shape[-1]), dim=-1).indices if len(logprobs) else logprobs
+        table, top_ids = logprobs.cpu().numpy(), top.cpu().numpy().astype(np.int32)
+        vectors = states.float().cpu().numpy() if hidden else None
+        ends = np.cumsum([len(row.wanted) for row in rows])
+        parts = [slice(end - len(row.wanted), end) for end, row in zip(ends, rows, strict=True)]
+        return [Logits(table[p], top_ids[p], vectors[p] if vectors is not None else None) for p in parts]
+
+    def _logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [N, width] and last hidden states [N, size] of the wanted places."""
+        inputs = self._inputs(batch)
+        wanted = self._tensor(batch.wanted)
+        if self._short_head:
+            states = self._model.base_model(**inputs).last_hidden_state[wanted[:, 0], wanted[:, 1]]
+            return self._model.get_output_embeddings()(states), states
+        outputs = self._model(**inputs, output_hidden_states=True)
+        places = wanted[:, 0], wanted[:, 1]
+        return outputs.logits[places], outputs.hidden_states[-1][places]
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        self.cache.place(self._tensor(batch.slots), self._tensor(batch.columns), self._tensor(batch.rows), batch.width)
+        return {
+            "input_ids": self._tensor(batch.ids),
+            "position_ids": self._tensor(batch.positions),
+            "attention_mask": self._mask(batch),
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
+
+    def _mask(self, batch: Batch) -> Any:
+        masks = {"full_attention": self._tensor(batch.visible)[:, None]}
+        if batch.distances is not None and self._window is not None:
+            near = self._tensor(batch.distances < self._window)[:, None]
+            masks["sliding_attention"] = masks["full_attention"] & near
+        if self._layers is None:
+            return masks.get("sliding_attention", masks["full_attention"])
+        return {kind: masks[kind] for kind in self._layers}
+
+    def _tensor(self, array: Any) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _head_alone_is_enough(self) -> bool:
+        """Whether logits are the head applied to the base model's output; some models scale or cap them after it."""
+        probe = Row(0, 0, [0, 1], None, [0, 1])
+        with torch.inference_mode():
+            batch = assemble([probe], self.cache.slots, distances=self._window is not None)
+            whole = self._logits(batch)[0]
+            self._short_head = True
+            short = self._logits(batch)[0]
+        self._short_head = False
+        return bool(torch.allclose(whole.float(), short.float(), atol=1e-4, rtol=1e-4))
+
+
+def _attention_of(config: Any) -> tuple[set[str] | None, int | None]:
+    """Kinds of layers, where the model takes a mask for each kind, and the sliding window, if there is one."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    foreign = kinds - _ATTENTION
+    if foreign or getattr(config, "is_encoder_decoder", False):
+        what = ", ".join(sorted(foreign)) or "an encoder"
+        raise ConfigurationError(
+            f"{config.model_type} has {what}; the transformers engine serves decoder-only attention"
+        )
+    window = getattr(config, "sliding_window", None)
+    if kinds:
+        return (kinds, window) if "sliding_attention" in kinds else (None, None)
+    return None, window if getattr(config, "use_sliding_window", True) else None

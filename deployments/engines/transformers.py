@@ -1,0 +1,324 @@
+"""The transformers engine: every decoder-only model of the library, all sessions of a replica in one pass per tick.
+
+Sessions join and leave at any tick; one pass mixes decoding, scoring and chunks of prefill. The event loop decides
+what runs, a thread of its own computes; nothing is computed on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from deployments.engines.batch import Row
+from deployments.engines.engine import Engine
+from deployments.engines.forward import Forward
+from deployments.engines.slots import Slot, SlotTable
+from deployments.engines.work import Answering, State, Work, WriteWork, work_for
+from ensemble.concurrency import cancel, merge
+from ensemble.continuation import Continuation
+from ensemble.errors import EnsembleError, MemberError, MemberLost, Overloaded
+from ensemble.member import Card, Exchange, Reply, SyncText
+from ensemble.request import Event, Request, Spent, Usage
+from ensemble.sampling import seeded
+from ensemble.vocabulary import Tokeniser, common_prefix
+from ensemble.writer import Writer
+
+log = logging.getLogger(__name__)
+
+
+class Prompts(Protocol):
+    """Turns a request into prompt ids: the model's chat template, or the raw prompt."""
+
+    def __call__(self, request: Request) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one replica takes on."""
+
+    prefill_chunk: int = 256
+    """Prompt tokens computed in one tick; bounds how long a prefill delays decoding neighbours."""
+    sessions: int = 1024
+    """Open sessions; further ones are refused as overload."""
+    idle_seconds: float = 60.0
+    """A session not spoken to for so long is closed: its driver is gone."""
+
+
+class TransformersEngine(Engine):
+    """One model, its slots, and the loop that batches."""
+
+    def __init__(
+        self, card: Card, tokeniser: Tokeniser, prompts: Prompts, forward: Forward, limits: Limits | None = None
+    ) -> None:
+        """Must be made on a running event loop, which it then works on."""
+        self.card = card
+        self.vocabulary = tokeniser.vocabulary
+        self._tokeniser, self._prompts, self._forward = tokeniser, prompts, forward
+        self._limits = limits or Limits()
+        self._table = SlotTable(forward.cache)
+        self._sessions: dict[str, State] = {}
+        self._queue: list[Work] = []
+        self._wake = asyncio.Event()
+        self._tick = 0
+        self._tokens = 0
+        self._step_seconds = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{card.name}")
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._reap())]
+        self._tasks[0].add_done_callback(self._ended)
+
+    # sessions
+
+    async def open(self, session: str, request: Request) -> None:
+        if session in self._sessions:
+            return
+        if len(self._sessions) >= self._limits.sessions:
+            raise Overloaded(f"{self.card.name} has {len(self._sessions)} open sessions", member=self.card.name)
+        state = State(session, self._continuation(request))
+        self._sessions[session] = state
+
+    async def exchange(self, session: str, exchange: Exchange) -> Reply:
+        state = self._state(session)
+        async with state.turn:
+            state.touched = time.monotonic()
+            if state.answered is not None and state.answered[0] == exchange.version:
+                return state.answered[1]
+            reply = await self._carried_out(state, exchange)
+            state.answered = (exchange.version, reply)
+            state.touched = time.monotonic()
+            return reply
+
+    async def _carried_out(self, state: State, exchange: Exchange) -> Reply:
+        began = time.perf_counter()
+        continuation = state.continuation
+        before = continuation.ids
+        continuation.apply(exchange.edit)
+        if continuation.ids != before:
+            state.row = None
+        payload = None
+        if exchange.question is not None:
+            work = work_for(state, exchange.question, self.vocabulary)
+            await self._completed(work)
+            payload = work.payload
+        usage = self.card.price.of(continuation.usage(exchange.question, payload))
+        return Reply(payload, len(continuation.ids), usage, continuation.room, time.perf_counter() - began)
+
+    async def _completed(self, work: Answering) -> None:
+        work.prepare()
+        if not work.finished:
+            self._submit(work)
+            try:
+                await work.done
+            finally:
+                self._withdraw(work)
+
+    async def fork(self, session: str, fork: str) -> None:
+        parent = self._state(session)
+        if fork not in self._sessions:
+            self._sessions[fork] = State(fork, parent.continuation.fork(), parent.row)
+
+    async def close(self, session: str) -> None:
+        state = self._sessions.pop(session, None)
+        if state is not None:
+            self._abandon(state, MemberLost("the session was closed", member=self.card.name))
+
+    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
+        return [self._tokeniser.encode(text) for text in texts]
+
+    def _state(self, session: str) -> State:
+        if session not in self._sessions:
+            raise MemberLost(f"{self.card.name} has no session {session}", member=self.card.name)
+        return self._sessions[session]
+
+    def _continuation(self, request: Request) -> Continuation:
+        continuation = Continuation(self._prompts(request), self._tokeniser, self.card.context_length)
+        if request.partial:
+            continuation.apply(SyncText(request.partial.encode()))
+        return continuation
+
+    def _abandon(self, state: State, error: EnsembleError) -> None:
+        for work in [work for work in self._queue if work.state is state]:
+            work.fail(error)
+            self._withdraw(work)
+        self._table.release(state.key)
+
+    # generations
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        prompt = self._continuation(request)
+        yield Spent(self.card.name, Usage(calls=1))
+        prefilled = asyncio.Event()
+        choices = [self._choice(request, prompt, choice, prefilled) for choice in range(request.n)]
+        async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+
+    async def _choice(
+        self, request: Request, prompt: Continuation, choice: int, prefilled: asyncio.Event
+    ) -> AsyncIterator[Event]:
+        """One choice; those after the first wait until the prompt is in the cache, and share it."""
+        if choice:
+            await prefilled.wait()
+        state = State(uuid.uuid4().hex, prompt.fork())
+        position = len(prompt.ids)
+        writer = Writer(
+            self.card.name,
+            self.vocabulary,
+            seeded(request.sampling, choice),
+            position=position,
+            room=prompt.room,
+            choice=choice,
+        )
+        work = WriteWork(state, writer)
+        read = 0 if choice else len(prompt.prompt) + position
+        self._submit(work)
+        try:
+            while (item := await work.events.get()) is not None:
+                prefilled.set()
+                events, written = item
+                usage = Usage(prompt_tokens=read, completion_tokens=written)
+                yield Spent(self.card.name, self.card.price.of(usage))
+                read = 0
+                for event in events:
+                    yield event
+            work.done.result()
+        finally:
+            prefilled.set()
+            self._withdraw(work)
+            self._table.release(state.key)
+
+    # the loop
+
+    def stats(self) -> Mapping[str, float]:
+        return {
+            "open_sessions": len(self._sessions),
+            "running": len(self._queue),
+            "slots_held": self._table.held,
+            "steps": self._tick,
+            "tokens": self._tokens,
+            "step_seconds": self._step_seconds,
+            "cache_bytes": self._forward.cache.bytes,
+        }
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop still runs; a replica whose engine is dead is unhealthy."""
+        return not self._tasks[0].done()
+
+    async def shut(self) -> None:
+        await cancel(self._tasks)
+        self._thread.shutdown(wait=True)
+
+    def _ended(self, run: asyncio.Task[None]) -> None:
+        if not run.cancelled() and run.exception() is not None:
+            log.error("%s: the engine's loop ended", self.card.name, exc_info=run.exception())
+        for work in list(self._queue):
+            work.fail(MemberLost(f"{self.card.name} is shut down", member=self.card.name))
+
+    def _submit(self, work: Work) -> None:
+        if not self.alive:
+            raise MemberLost(f"{self.card.name} is shut down", member=self.card.name)
+        self._queue.append(work)
+        self._wake.set()
+
+    def _withdraw(self, work: Work) -> None:
+        if work in self._queue:
+            self._queue.remove(work)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._planned()
+            if not batch:
+                self._wake.clear()
+                continue
+            began = time.perf_counter()
+            await self._loop.run_in_executor(self._thread, self._step, batch)
+            self._step_seconds += time.perf_counter() - began
+            for work, _, _ in batch:
+                if work.finished:
+                    self._withdraw(work)
+                work.deliver()
+            # Whoever was just answered may ask again before the next pass is put together.
+            await asyncio.sleep(0)
+
+    def _planned(self) -> list[tuple[Work, Slot, Row]]:
+        """What the next pass computes: every work that has a slot, prefill within its chunk; in order of slot."""
+        self._tick += 1
+        busy = {work.state.key for work in self._queue}
+        left = self._limits.prefill_chunk
+        planned: list[tuple[Work, Slot, Row]] = []
+        for work in self._queue:
+            stem = work.stem()
+            slot = self._table.acquire(work.state.key, stem, busy, self._tick)
+            row = row_for(work, stem, slot, left) if slot is not None else None
+            if slot is not None and row is not None:
+                left -= len(row.ids) - 1
+                planned.append((work, slot, row))
+        return sorted(planned, key=lambda item: item[1].index)
+
+    def _step(self, batch: Sequence[tuple[Work, Slot, Row]]) -> None:
+        """On the thread: one pass, taken in by every work; a failure is the work's own."""
+        works = [work for work, _, _ in batch]
+        topk = max(work.topk for work in works)
+        try:
+            logits = self._forward([row for _, _, row in batch], topk, any(work.hidden for work in works))
+        except Exception as error:
+            for work in works:
+                self._failed(work, error)
+            return
+        for (work, slot, row), own in zip(batch, logits, strict=True):
+            computed = len(row.ids) - (len(work.tree()[0]) if row.wanted else 0)
+            slot.ids = [*slot.ids[: row.start], *row.ids[:computed]]
+            self._tokens += len(row.ids)
+            try:
+                if row.wanted:
+                    work.absorb(own)
+            except Exception as error:
+                self._failed(work, error)
+
+    def _failed(self, work: Work, error: Exception) -> None:
+        if isinstance(error, EnsembleError):
+            failure: EnsembleError = type(error)(error.message, member=self.card.name)
+        else:
+            log.error("%s: a pass failed", self.card.name, exc_info=error)
+            failure = MemberError(f"{self.card.name} failed: {type(error).__name__}", member=self.card.name)
+        work.finished = True
+        self._loop.call_soon_threadsafe(work.fail, failure)
+
+    async def _reap(self) -> None:
+        """Close sessions whose driver is gone."""
+        while True:
+            await asyncio.sleep(self._limits.idle_seconds / 4)
+            oldest = time.monotonic() - self._limits.idle_seconds
+            working = {id(work.state) for work in self._queue}
+            for state in list(self._sessions.values()):
+                if state.touched < oldest and id(state) not in working:
+                    log.warning("%s: session %s was idle too long and is closed", self.card.name, state.key)
+                    await self.close(state.key)
+
+
+def row_for(work: Work, stem: list[int], slot: Slot, left: int) -> Row | None:
+    """The part of a work that the next pass computes, at most ``left`` tokens of prefill more than one.
+
+    The tree comes with the end of the stem; ``None`` when a prefill has to wait for the next tick.
+    """
+    known = len(slot.ids) if stem[: len(slot.ids)] == slot.ids else common_prefix(slot.ids, stem)
+    start = min(known, len(stem) - 1) if work.needs_stem else min(known, len(stem))
+    tree, parents = work.tree()
+    rest = stem[start:]
+    if len(rest) - 1 > left:
+        return Row(slot.index, start, rest[:left]) if left > 0 else None
+    chain = list(range(-1, len(rest) - 1))
+    wanted = list(range(len(rest) - int(work.needs_stem), len(rest) + len(tree)))
+    if not tree:
+        return Row(slot.index, start, rest, None, wanted)
+    grown = [parent + len(rest) if parent >= 0 or rest else -1 for parent in parents]
+    return Row(slot.index, start, [*rest, *tree], [*chain, *grown], wanted)

@@ -1,0 +1,330 @@
+"""Work under way at an engine: one question, or one generation, of one session.
+
+A work says which ids must be in the cache and which logits it waits for, and takes them in when they are there. It
+knows no model, no slot and no batch: those are the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ensemble.continuation import Continuation
+from ensemble.distributions import likeliest
+from ensemble.errors import BadAnswer
+from ensemble.member import (
+    Distribution,
+    Floats,
+    LogprobsAt,
+    Next,
+    Payload,
+    Proposal,
+    Propose,
+    Question,
+    Reply,
+    Score,
+    Scored,
+)
+from ensemble.request import Event
+from ensemble.sampling import draw, processed, seeded
+from ensemble.vocabulary import Ids, Vocabulary
+from ensemble.writer import Writer
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """One session at the engine: its ids, and the last distribution if it still belongs to them."""
+
+    key: str
+    continuation: Continuation
+    row: Floats | None = None
+    """Log-probabilities after the last id, shape [size]; ``None`` when an edit made them stale."""
+    answered: tuple[int, Reply] | None = None
+    """Last version and its reply."""
+    touched: float = field(default_factory=time.monotonic)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Messages to one session are carried out one after another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """What one pass computed for one work; n wanted places."""
+
+    logprobs: Floats
+    """Shape [n, size], normalised, float32."""
+    top_ids: Ids
+    """Shape [n, K]: the likeliest ids, K at least what the work asked for."""
+    hidden: Floats | None
+    """Shape [n, hidden size]."""
+
+    def top(self, row: int, k: int) -> Distribution:
+        """The ``k`` likeliest tokens of one place, ties in order of id; 0: all."""
+        logprobs = self.logprobs[row]
+        if k == 0 or k >= len(logprobs):
+            return likeliest(logprobs, 0)
+        ids = self.top_ids[row, :k]
+        order = np.lexsort((ids, -logprobs[ids]))
+        return Distribution(ids[order], logprobs[ids[order]], len(logprobs))
+
+
+class Work(ABC):
+    """One thing a session waits for."""
+
+    topk = 0
+    """Tokens to list per wanted place, beyond what a single maximum gives."""
+    hidden = False
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.finished = False
+
+    def stem(self) -> list[int]:
+        """Ids that must be in the cache, prompt included."""
+        return self.state.continuation.all_ids
+
+    def tree(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Ids to be tried below the stem and each one's parent (-1: the stem)."""
+        return (), ()
+
+    @property
+    def needs_stem(self) -> bool:
+        """Whether the distribution after the stem has still to be computed."""
+        return self.state.row is None
+
+    def prepare(self) -> None:  # noqa: B027  (a hook that some works have no use for)
+        """Finish without a pass, if that is possible."""
+
+    @abstractmethod
+    def absorb(self, logits: Logits) -> None:
+        """Take in the wanted places: the stem's, if needed, then one for each id of the tree."""
+
+    def deliver(self) -> None:
+        """Hand on what is new; called on the event loop after each pass."""
+        if self.finished and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        self.finished = True
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _stem_row(self, logits: Logits) -> Floats:
+        if self.needs_stem:
+            self.state.row = finite(logits.logprobs[0])
+        assert self.state.row is not None
+        return self.state.row
+
+
+class NextWork(Work):
+    """``Next``: one distribution."""
+
+    def __init__(self, state: State, question: Next) -> None:
+        super().__init__(state)
+        self.topk, self.hidden = question.topk, question.hidden
+        self.payload: Payload = None
+
+    @property
+    def needs_stem(self) -> bool:
+        return self.hidden or self.state.row is None
+
+    def prepare(self) -> None:
+        if not self.needs_stem:
+            assert self.state.row is not None
+            self.payload, self.finished = likeliest(self.state.row, self.topk), True
+
+    def absorb(self, logits: Logits) -> None:
+        self._stem_row(logits)
+        top = logits.top(0, self.topk)
+        hidden = logits.hidden[0] if logits.hidden is not None and self.hidden else None
+        self.payload, self.finished = Distribution(top.ids, top.logprobs, top.size, hidden), True
+
+
+class LogprobsAtWork(Work):
+    """``LogprobsAt``: look-ups, free of charge when the distribution is there."""
+
+    def __init__(self, state: State, question: LogprobsAt) -> None:
+        super().__init__(state)
+        state.continuation.known(question.ids)
+        self._ids = list(question.ids)
+        self.payload: Payload = None
+
+    def prepare(self) -> None:
+        if self.state.row is not None:
+            self.payload, self.finished = self.state.row[self._ids], True
+
+    def absorb(self, logits: Logits) -> None:
+        self._stem_row(logits)
+        self.prepare()
+
+
+class ScoreWork(Work):
+    """``Score``: continuations as a tree over their common prefixes, in one pass."""
+
+    def __init__(self, state: State, question: Score) -> None:
+        super().__init__(state)
+        self.topk = question.topk
+        self._continuations = [state.continuation.spelt(c) for c in question.continuations]
+        self._ids, self._parents, self._places = _tree(self._continuations)
+        self.payload: Payload = None
+
+    def tree(self) -> tuple[Sequence[int], Sequence[int]]:
+        return self._ids, self._parents
+
+    def prepare(self) -> None:
+        if not self._ids and not self.needs_stem:
+            self._conclude(None, 0)
+
+    def absorb(self, logits: Logits) -> None:
+        offset = int(self.needs_stem)
+        self._stem_row(logits)
+        self._conclude(logits, offset)
+
+    def _conclude(self, logits: Logits | None, offset: int) -> None:
+        self.payload = tuple(
+            self._scored(ids, places, logits, offset)
+            for ids, places in zip(self._continuations, self._places, strict=True)
+        )
+        self.finished = True
+
+    def _scored(self, ids: tuple[int, ...], places: list[int], logits: Logits | None, offset: int) -> Scored:
+        assert self.state.row is not None
+        rows = [self.state.row, *(finite(logits.logprobs[offset + place]) for place in places if logits)]
+        return Scored(
+            ids,
+            np.array([row[i] for row, i in zip(rows, ids, strict=False)], np.float32),
+            np.array([row.argmax() for row in rows], np.int32),
+            tuple(likeliest(row, self.topk) for row in rows) if self.topk else (),
+        )
+
+
+class ProposeWork(Work):
+    """``Propose``: writes alone for several passes; commits nothing."""
+
+    def __init__(self, state: State, question: Propose, vocabulary: Vocabulary) -> None:
+        super().__init__(state)
+        self._question, self._vocabulary = question, vocabulary
+        self._sampling = seeded(question.sampling)
+        self._ids: list[int] = []
+        self._logprobs: list[float] = []
+        self._drawn_from: list[Floats] = []
+        self.payload: Payload = None
+
+    def stem(self) -> list[int]:
+        return [*self.state.continuation.all_ids, *self._ids]
+
+    @property
+    def needs_stem(self) -> bool:
+        return bool(self._ids) or self.state.row is None
+
+    def prepare(self) -> None:
+        if not self.needs_stem:
+            assert self.state.row is not None
+            self._write(self.state.row)
+
+    def absorb(self, logits: Logits) -> None:
+        self._write(finite(logits.logprobs[0]) if self._ids else self._stem_row(logits))
+
+    def _write(self, row: Floats) -> None:
+        allowed = np.where(self._vocabulary.writable, row, -np.inf)
+        continuation = self.state.continuation
+        token = draw(allowed, self._sampling, len(continuation.ids) + len(self._ids))
+        self._ids.append(token)
+        self._logprobs.append(float(row[token]))
+        if self._question.full:
+            self._drawn_from.append(processed(allowed, self._sampling))
+        ending = self._question.until.reached(self._ids, self._vocabulary, continuation.room)
+        if ending is not None:
+            text = self._vocabulary.text(self._ids)
+            logprobs = np.array(self._logprobs, np.float32)
+            self.payload = Proposal(tuple(self._ids), text, logprobs, ending, tuple(self._drawn_from))
+            self.finished = True
+
+
+class WriteWork(Work):
+    """One choice of a generation, streamed."""
+
+    def __init__(self, state: State, writer: Writer) -> None:
+        super().__init__(state)
+        self._writer = writer
+        self._new: list[Event] = []
+        self._written = 0
+        self.events: asyncio.Queue[tuple[list[Event], int] | None] = asyncio.Queue()
+        """(events, tokens written) after each pass; ``None`` at the end."""
+
+    def stem(self) -> list[int]:
+        return [*self.state.continuation.all_ids, *self._writer.ids]
+
+    @property
+    def needs_stem(self) -> bool:
+        return True
+
+    def absorb(self, logits: Logits) -> None:
+        self._new.extend(self._writer.write(finite(logits.logprobs[0])))
+        self._written += 1
+        self.finished = self._writer.finished
+
+    def deliver(self) -> None:
+        if self._written:
+            self.events.put_nowait((self._new, self._written))
+            self._new, self._written = [], 0
+        if self.finished:
+            self.events.put_nowait(None)
+        super().deliver()
+
+    def fail(self, error: Exception) -> None:
+        super().fail(error)
+        self.events.put_nowait(None)
+
+
+Answering = NextWork | LogprobsAtWork | ScoreWork | ProposeWork
+
+
+def work_for(state: State, question: Question, vocabulary: Vocabulary) -> Answering:
+    """The work that answers a question.
+
+    Raises:
+        BadRequest: ids outside the vocabulary.
+    """
+    if isinstance(question, Next):
+        return NextWork(state, question)
+    if isinstance(question, LogprobsAt):
+        return LogprobsAtWork(state, question)
+    if isinstance(question, Score):
+        return ScoreWork(state, question)
+    return ProposeWork(state, question, vocabulary)
+
+
+def finite(row: Floats) -> Floats:
+    """The row, if it is a distribution.
+
+    Raises:
+        BadAnswer: the model computed something that is none.
+    """
+    if np.isnan(row[0]):
+        raise BadAnswer("the model's logits are not numbers")
+    return row
+
+
+def _tree(continuations: Sequence[Sequence[int]]) -> tuple[list[int], list[int], list[list[int]]]:
+    """Ids and parents of the prefix tree, and for each continuation the nodes on its way."""
+    ids: list[int] = []
+    parents: list[int] = []
+    nodes: dict[tuple[int, int], int] = {}
+    places: list[list[int]] = []
+    for continuation in continuations:
+        node, way = -1, []
+        for token in continuation:
+            if (node, token) not in nodes:
+                nodes[node, token] = len(ids)
+                ids.append(token)
+                parents.append(node)
+            node = nodes[node, token]
+            way.append(node)
+        places.append(way)
+    return ids, parents, places
