@@ -51,6 +51,27 @@ async def merge(streams: Iterable[AsyncIterator[T]]) -> AsyncGenerator[T, None]:
         await cancel(tasks)
 
 
+async def batches(stream: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
+    """Items of a stream in lists: each list holds what has come since the last one, and is never empty."""
+    queue: asyncio.Queue[tuple[T] | BaseException | None] = asyncio.Queue(maxsize=64)
+    task = asyncio.create_task(_pump(stream, queue))
+    try:
+        item = await queue.get()
+        while isinstance(item, tuple):
+            batch = [item[0]]
+            while isinstance(item, tuple) and not queue.empty():
+                item = queue.get_nowait()
+                if isinstance(item, tuple):
+                    batch.append(item[0])
+            yield batch
+            if isinstance(item, tuple):
+                item = await queue.get()
+        if isinstance(item, BaseException):
+            raise item
+    finally:
+        await cancel([task])
+
+
 async def _pump(stream: AsyncIterator[T], queue: asyncio.Queue[tuple[T] | BaseException | None]) -> None:
     try:
         async with aclosing(stream):  # type: ignore[type-var]

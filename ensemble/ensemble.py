@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from ensemble.errors import BadRequest, ConfigurationError, OverCap
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability, Card, Member
 from ensemble.meter import Meter
-from ensemble.method import Members, Method, build
+from ensemble.method import Members, Method, build, named, refusals
 from ensemble.request import Budget, Event, Request, Spent
 from ensemble.sampling import seeded
 
@@ -60,7 +60,10 @@ class Ensemble(Member):
         self._caps = caps or Caps()
         self._budget = budget or Budget()
         self._options = dict(options or {})
-        self._method = self._configured(method)
+        cards = [member.card for member in self._members]
+        for problem in problems(method, self._options, cards, judge=judge is not None, caps=self._caps):
+            raise problem
+        self._method = build(method, self._options)
         self.card = Card(
             name,
             frozenset({Capability.GENERATE}),
@@ -103,23 +106,6 @@ class Ensemble(Member):
             async for event in events:
                 yield event if isinstance(event, Spent) else replace(event, choice=choice)
 
-    def _configured(self, name: str) -> Method[Any]:
-        if not self._members:
-            raise ConfigurationError("an ensemble needs at least one member", param="members")
-        try:
-            method = build(name, self._options)
-        except BadRequest as error:
-            raise ConfigurationError(error.message, param=error.param) from error
-        cards = [member.card for member in self._members]
-        for card in cards:
-            card.require(method.needs, name)
-        if method.needs_judge and self._judge is None:
-            raise ConfigurationError(f"method {name} needs a judge", param="judge")
-        if not method.needs_judge and self._judge is not None:
-            raise ConfigurationError(f"method {name} takes no judge", param="judge")
-        method.check(cards)
-        return method
-
     def _admitted(self, request: Request) -> Method[Any]:
         _below("n", request.n, self._caps.n)
         _below("max_tokens", request.sampling.max_tokens or 0, self._caps.max_tokens)
@@ -141,6 +127,67 @@ class Ensemble(Member):
             raise BadRequest(error.message, param=error.param) from error
 
 
-def _below(name: str, value: float, cap: float | None) -> None:
-    if cap is not None and value > cap:
+def problems(
+    method: str, options: Mapping[str, Any], members: Sequence[Card], *, judge: bool, caps: Caps, whole: bool = True
+) -> Iterator[ConfigurationError]:
+    """Everything about an ensemble that does not fit together, as far as its members' cards tell.
+
+    ``param`` of each names the key at fault: ``method``, ``members``, ``judge``, ``caps.options.…`` or an option.
+
+    Args:
+        whole: these are all the members, so that the method's rules on them together can be checked.
+    """
+    try:
+        cls = named(method)
+    except ConfigurationError as error:
+        yield error
+        return
+    if whole and not members:
+        yield ConfigurationError("an ensemble needs at least one member", param="members")
+    for card in members:
+        yield from _lacking(card, cls)
+    if cls.needs_judge != judge:
+        rule = "needs a judge" if cls.needs_judge else "takes no judge"
+        yield ConfigurationError(f"method {method} {rule}", param="judge")
+    refused = refusals(method, options)
+    for refusal in refused:
+        yield ConfigurationError(refusal.message, param=refusal.param)
+    if not refused:
+        configured = build(method, options)
+        if whole and members:
+            yield from _unfit(configured, members)
+        yield from _uncapped(configured, caps)
+
+
+def _lacking(card: Card, cls: type[Method[Any]]) -> Iterator[ConfigurationError]:
+    try:
+        card.require(cls.needs, cls.name)
+    except ConfigurationError as error:
+        yield error
+
+
+def _unfit(method: Method[Any], members: Sequence[Card]) -> Iterator[ConfigurationError]:
+    try:
+        method.check(members)
+    except ConfigurationError as error:
+        yield error
+
+
+def _uncapped(method: Method[Any], caps: Caps) -> Iterator[ConfigurationError]:
+    has = ", ".join(sorted(type(method.options).model_fields)) or "none"
+    for option, cap in {**method.caps, **caps.options}.items():
+        value = getattr(method.options, option, None)
+        if option not in type(method.options).model_fields:
+            message = f"method {method.name} has no option {option!r} to cap; it has: {has}"
+            yield ConfigurationError(message, param=f"caps.options.{option}")
+        elif isinstance(value, int | float) and value > cap:
+            message = f"{option} is {value:g}, above its cap of {cap:g}; lower it, or raise caps.options.{option}"
+            yield ConfigurationError(message, param=option)
+        elif value is not None and not isinstance(value, int | float):
+            message = f"option {option!r} of method {method.name} is no number and takes no cap"
+            yield ConfigurationError(message, param=f"caps.options.{option}")
+
+
+def _below(name: str, value: float | None, cap: float | None) -> None:
+    if cap is not None and value is not None and value > cap:
         raise OverCap(f"{name} is {value:g}; at most {cap:g} is allowed here", param=name)

@@ -49,7 +49,7 @@ class EnsembleError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def body(self) -> dict[str, Any]:
-        """The OpenAI error object: ``{"error": {message, type, param, code}}``, with the member where one is at fault."""
+        """The OpenAI error object, with the member where one is at fault."""
         error: dict[str, Any] = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         if self.member is not None:
             error["member"] = self.member

@@ -40,13 +40,16 @@ class Meter:
         return spent
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
-        """Around every call to a member.
+    async def call(self, *, new: bool = True) -> AsyncIterator[None]:
+        """Around every message to a member.
+
+        Args:
+            new: whether the message begins a call; going on with one is not limited by the number of calls.
 
         Raises:
-            BudgetExceeded: before the call if nothing is left, or during it when time runs out.
+            BudgetExceeded: before the message if nothing is left, or during it when time runs out.
         """
-        self._check()
+        self._check(new)
         try:
             async with asyncio.timeout_at(self._deadline) as limit:
                 yield
@@ -55,9 +58,9 @@ class Meter:
                 raise
             raise self._exceeded("seconds", self._budget.seconds) from error
 
-    def _check(self) -> None:
+    def _check(self, new: bool) -> None:
         spent = total(self._usage.values())
-        used = {"calls": spent.calls, "tokens": spent.total_tokens, "cost": spent.cost}
+        used = {"calls": spent.calls if new else 0, "tokens": spent.total_tokens, "cost": spent.cost}
         for name, amount in used.items():
             limit = getattr(self._budget, name)
             if limit is not None and amount >= limit:
@@ -86,9 +89,11 @@ class _MeteredMember(Member):
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         async with aclosing(self._inner.generate(request)) as events:  # type: ignore[type-var]
+            new = True
             while True:
-                async with self._meter.call():
+                async with self._meter.call(new=new):
                     event = await anext(events, None)
+                new = False
                 if event is None:
                     return
                 if isinstance(event, Spent):
@@ -114,7 +119,7 @@ class _MeteredSession(Session):
         meter.opened(self)
 
     async def exchange(self, question: Question | None = None, *, edit: Edit | None = None) -> Reply:
-        async with self._meter.call():
+        async with self._meter.call(new=False):
             reply = await self._inner.exchange(question, edit=edit)
         self._meter.charge(self.member, reply.usage)
         return reply
@@ -123,7 +128,7 @@ class _MeteredSession(Session):
         return await self.exchange(exchange.question, edit=exchange.edit)
 
     async def fork(self) -> Session:
-        async with self._meter.call():
+        async with self._meter.call(new=False):
             inner = await self._inner.fork()
         return _MeteredSession(inner, self._meter)
 

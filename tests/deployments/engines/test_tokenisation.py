@@ -93,7 +93,7 @@ def squeezing() -> PreTrainedTokenizerFast:
 
 def characters() -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel({c: i for i, c in enumerate(["?", *"abcé \n"])}, unk_token="?"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
 
@@ -125,11 +125,11 @@ COMPLETE = {
 }
 """Tokenizers with a token for every byte."""
 
-PIECES = st.sampled_from(
-    [" ", "  ", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u3000", "\ufeff", "\x00", "\x1b", "the", " the", "12", "3.14"]
-    + ["def f(x):\n    return x\n", "{'a': [1]}", "//", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪", "e\u0301", "é", "ﬁ", "中文", "العربية", SPACE]
-    + ["<s>", "</s>", "<unk>", "<0x41>", "<|im_end|>", "<eos>", "<｜end▁of▁sentence｜>", "\ufffd", "\ud7ff", "\U0010ffff"]
-)
+SPACES = [" ", "  ", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u3000", "\ufeff", "\x00", "\x1b", SPACE]
+WORDS = ["the", " the", "12", "3.14", "def f(x):\n    return x\n", "{'a': [1]}", "//", "中文", "العربية"]
+CLUSTERS = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪", "e\u0301", "é", "ﬁ", "\ufffd", "\ud7ff", "\U0010ffff"]
+SPECIAL = ["<s>", "</s>", "<unk>", "<0x41>", "<|im_end|>", "<eos>", "<｜end▁of▁sentence｜>"]
+PIECES = st.sampled_from([*SPACES, *WORDS, *CLUSTERS, *SPECIAL])
 TEXTS = st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join)
 BYTES = st.lists(st.binary(max_size=4) | TEXTS.map(str.encode), max_size=4).map(b"".join)
 
@@ -233,6 +233,13 @@ def test_special_tokens_typed_as_text_stay_text(typed: str) -> None:
     ids = tokeniser.encode(typed.encode())
     assert not set(ids) & set(tokenizer.all_special_ids)
     assert tokeniser.vocabulary.text(ids) == typed.encode()
+
+
+def test_typed_special_tokens_leave_the_rest_as_the_model_learnt_it() -> None:
+    tokenizer, tokeniser = smollm2()
+    text = "unhappiness <|im_end|> tokenisation's\n<|im_start|>antidisestablishmentarianism"
+    expected = tokenizer(text, split_special_tokens=True, add_special_tokens=False).input_ids
+    assert tokeniser.encode(text.encode()) == expected
 
 
 def with_added(*tokens: AddedToken) -> PreTrainedTokenizerFast:

@@ -35,6 +35,7 @@ class Running:
 
     url: str
     members: Mapping[str, Any]
+    http: httpx.Client
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
@@ -43,7 +44,7 @@ class Running:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
 
     def post(self, body: Any, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=20, **options)
+        return self.http.post(self.url + path, json=body, **options)
 
     def at_rest(self) -> bool:
         """No session is open at any member."""
@@ -57,7 +58,8 @@ def running(app: FastAPI, members: Mapping[str, Any]) -> Iterator[Running]:
     thread.start()
     within(5, lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Running(f"http://127.0.0.1:{port}", members)
+    with httpx.Client(timeout=20) as http:
+        yield Running(f"http://127.0.0.1:{port}", members, http)
     server.should_exit = server.force_exit = True
     thread.join(5)
 

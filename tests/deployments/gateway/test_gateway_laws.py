@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from deployments.api import replies
 from deployments.api.metrics import exposition
 from deployments.api.replies import Frame
-from deployments.api.requests import Body, ChatBody, CompletionBody, parse
+from deployments.api.requests import Body, ChatBody, CompletionBody
 from deployments.api.shapes import ChatShape, Shape, TextShape
+from deployments.api.wire import parse
 from ensemble.errors import BadRequest, EnsembleError
 from ensemble.request import Delta, Event, Finish, Spent, TokenLogprob, Trace, Usage, collect
 
@@ -61,21 +62,23 @@ TOKENS = st.lists(st.builds(TokenLogprob, st.binary(max_size=3), st.floats(max_v
 SPENDING = st.builds(Spent, st.sampled_from("ab"), st.builds(Usage, *[st.integers(0, 9)] * 3, st.just(Decimal("0.1"))))
 
 
+VOTE = st.just({"for": "x"})
+CHOICES = st.integers(0, 2)
+TOLD = st.builds(Delta, st.text(max_size=3), WEIGHTS, TOKENS, CHOICES) | st.builds(
+    Trace, st.just("vote"), VOTE, CHOICES
+)
+ENDS = st.lists(st.builds(Finish, st.sampled_from(["stop", "length"])), min_size=3, max_size=3)
+
+
 @st.composite
 def event_streams(draw: st.DrawFn) -> tuple[int, list[Event]]:
-    """(choices, events): choices side by side, each finished once and silent afterwards."""
-    choices = draw(st.integers(1, 3))
-    events: list[Event] = []
-    unfinished = list(range(choices))
-    while unfinished:
-        choice = draw(st.sampled_from(unfinished))
-        text = st.builds(Delta, st.text(max_size=3), WEIGHTS, TOKENS, st.just(choice))
-        finish = st.builds(Finish, st.sampled_from(["stop", "length"]), st.just(choice))
-        event = draw(text | SPENDING | st.just(Trace("vote", {"for": "x"}, choice)) | finish)
-        events.append(event)
-        if isinstance(event, Finish):
-            unfinished.remove(choice)
-    return choices, [*events, *draw(st.lists(SPENDING, max_size=2))]
+    """(choices, events): choices side by side, each finished right after its last piece."""
+    choices = 3
+    events: list[Event] = draw(st.lists(TOLD | SPENDING, max_size=10))
+    for choice, end in enumerate(draw(ENDS)):
+        last = max((i for i, e in enumerate(events) if not isinstance(e, Spent) and e.choice == choice), default=-1)
+        events.insert(last + 1, Finish(end.reason, choice))
+    return choices, events
 
 
 async def told(events: Sequence[Event], frame: Frame) -> list[Any]:

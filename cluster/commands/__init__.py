@@ -1,0 +1,1 @@
+"""Sub-commands of ``ensemble``, one module each; imported only when they are called."""

@@ -1,0 +1,76 @@
+"""``ensemble serve``: bring a configuration up on a Ray cluster started here, or on one that is there already."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from cluster.commands.common import Failed
+from cluster.commands.configuration import configuration_file, loaded
+from ensemble.errors import EnsembleError
+
+
+@click.command()
+@configuration_file
+@click.option("--host", help="Address to listen on; goes before the file's.")
+@click.option("--port", type=click.IntRange(1, 65535), help="TCP port; goes before the file's.")
+@click.option(
+    "--address", metavar="ADDRESS", help="Ray cluster to run on; `auto` finds one here. Omitted: one is started."
+)
+@click.option("--detach", is_flag=True, help="Leave it running and return; only with --address.")
+def serve(file: Path, host: str | None, port: int | None, address: str | None, detach: bool) -> None:
+    """Serve a configuration FILE until Ctrl-C; without FILE, the packaged miniature models.
+
+    Exit status 2 if the configuration cannot be used, 1 if it cannot be brought up.
+    """
+    if detach and address is None:
+        raise click.UsageError("--detach needs --address: a cluster started here ends with this command")
+    configuration = loaded(file)
+    # Ray takes seconds to import; mistakes in the file are told before.
+    from cluster import local
+
+    progress = _Progress()
+    try:
+        if detach:
+            _told(local.start(configuration, address=address, host=host, port=port, progress=progress))
+            return
+        running = local.running(configuration, address=address, host=host, port=port, progress=progress)
+        with _interrupted(), running as url:
+            _told(url)
+            threading.Event().wait()
+    except (EnsembleError, ConnectionError) as error:
+        raise Failed(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("stopped")
+
+
+def _told(url: str) -> None:
+    click.echo(f"serving at {url}")
+
+
+class _Progress:
+    """Tells on standard error what has become of each deployment since it was last called."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+
+    def __call__(self, states: Mapping[str, str]) -> None:
+        for name, state in states.items():
+            if self._states.get(name) != state:
+                click.echo(f"{name}: {state.lower()}", err=True)
+        self._states = dict(states)
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """A polite kill ends the command as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

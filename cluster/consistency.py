@@ -1,0 +1,159 @@
+"""What has to fit together in a configuration: names, judges, methods and what their members can do.
+
+Works on cards that are known before anything is loaded: an engine's kind says what its models can do, and an ensemble
+can only generate. Knows nothing of files or lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from cluster.schema import Configuration, EnsembleConfig, ModelConfig
+from deployments.engines.sources import ZooSource
+from ensemble import judges, zoo
+from ensemble.ensemble import problems
+from ensemble.errors import ConfigurationError, MemberLost
+from ensemble.member import Capability, Card, Member
+from ensemble.request import Event, Request
+
+CAPABILITIES: dict[str, frozenset[Capability]] = {"transformers": frozenset(Capability)}
+"""What the models of each engine can do."""
+
+_UNKNOWN_CONTEXT = 2**31
+"""Stands for a context length that only the weights tell, so that no check refuses it too early."""
+
+
+class Mistake(NamedTuple):
+    """One thing that does not fit."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+def mistakes(configuration: Configuration) -> Iterator[Mistake]:
+    """Everything that does not fit together, in the order of the file."""
+    for name, model in configuration.models.items():
+        if isinstance(model.source, ZooSource) and model.source.zoo not in zoo.MEMBERS:
+            yield Mistake(("models", name, "source", "zoo"), unknown("zoo member", model.source.zoo, zoo.MEMBERS))
+    for name in configuration.ensembles:
+        if name in configuration.models:
+            yield Mistake(("ensembles", name), "a model has this name already; allowed: a name of its own")
+    for name in configuration.judges:
+        yield from _judge(configuration, name)
+    for name in configuration.ensembles:
+        yield from _references(configuration, name)
+        yield from _cycle(configuration, name)
+        yield from _fit(configuration, name)
+
+
+class _Unloaded(Member):
+    """A model of which only the card is known; judges are built over it to see whether they can be."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+
+    def generate(self, request: Request) -> AsyncIterator[Event]:
+        raise MemberLost(f"{self.name} is not loaded", member=self.name)
+
+
+def _judge(configuration: Configuration, name: str) -> Iterator[Mistake]:
+    judge, where = configuration.judges[name], ("judges", name)
+    if judge.kind not in judges.KINDS:
+        yield Mistake((*where, "kind"), unknown("kind of judge", judge.kind, judges.KINDS))
+        return
+    model = None if judge.model is None else configuration.models.get(judge.model)
+    if judge.model is not None and model is None:
+        yield Mistake((*where, "model"), unknown("model", judge.model, configuration.models))
+        return
+    try:
+        known = None if judge.model is None or model is None else _Unloaded(card(judge.model, model))
+        judges.build(judge.kind, name, judge.options, known)
+    except ConfigurationError as error:
+        at_model = error.param == "model" or error.member is not None
+        key = ("model",) if at_model else ("options", *(error.param.split(".") if error.param else ()))
+        yield Mistake((*where, *key), error.message)
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """A refusal of a name, with what is allowed and the nearest of it.
+
+    >>> unknown("model", "smol", ["smollm", "adder"])
+    "unknown model 'smol', did you mean 'smollm'?; allowed: adder, smollm"
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {name!r}{hint}; allowed: {', '.join(names) or 'none, as there is none'}"
+
+
+def card(name: str, model: ModelConfig) -> Card:
+    """What is known of a model before it is loaded."""
+    return Card(name, CAPABILITIES[model.engine], model.context_length or _UNKNOWN_CONTEXT, price=model.price.value)
+
+
+def _cards(configuration: Configuration, members: Iterable[str]) -> list[Card]:
+    """Cards of those members that exist."""
+    models, ensembles = configuration.models, configuration.ensembles
+    made = Card("", frozenset({Capability.GENERATE}), _UNKNOWN_CONTEXT)
+    return [
+        card(name, models[name]) if name in models else Card(name, made.capabilities, made.context_length)
+        for name in members
+        if name in models or name in ensembles
+    ]
+
+
+def _references(configuration: Configuration, name: str) -> Iterator[Mistake]:
+    ensemble, where = configuration.ensembles[name], ("ensembles", name)
+    known = {*configuration.models, *configuration.ensembles} - {name}
+    for i, member in enumerate(ensemble.members):
+        if member != name and member not in known:
+            yield Mistake((*where, "members", i), unknown("member", member, known))
+        if member in ensemble.members[:i]:
+            yield Mistake((*where, "members", i), f"{member!r} is a member already; allowed: each member once")
+    if ensemble.judge is not None and ensemble.judge not in configuration.judges:
+        yield Mistake((*where, "judge"), unknown("judge", ensemble.judge, configuration.judges))
+
+
+def _cycle(configuration: Configuration, name: str) -> Iterator[Mistake]:
+    """A mistake for every member through which an ensemble contains itself."""
+    for i, member in enumerate(configuration.ensembles[name].members):
+        if way := _way(configuration, member, name, set()):
+            message = (
+                f"the ensemble contains itself: {' → '.join((name, *way))}; allowed: members that do not lead back"
+            )
+            yield Mistake(("ensembles", name, "members", i), message)
+
+
+def _way(configuration: Configuration, at: str, goal: str, seen: set[str]) -> tuple[str, ...]:
+    """The ensembles from ``at`` to ``goal``; empty if there is no way around those seen."""
+    if at == goal:
+        return (at,)
+    if at in seen or at not in configuration.ensembles:
+        return ()
+    seen.add(at)
+    for member in configuration.ensembles[at].members:
+        if way := _way(configuration, member, goal, seen):
+            return (at, *way)
+    return ()
+
+
+def _fit(configuration: Configuration, name: str) -> Iterator[Mistake]:
+    ensemble = configuration.ensembles[name]
+    cards = _cards(configuration, ensemble.members)
+    caps, judged = ensemble.caps.value, ensemble.judge is not None
+    # A rule on the members together cannot be checked while one of them is unknown.
+    whole = len(cards) == len(ensemble.members)
+    for problem in problems(ensemble.method, ensemble.options, cards, judge=judged, caps=caps, whole=whole):
+        yield Mistake(("ensembles", name, *_key(ensemble, problem)), problem.message)
+
+
+def _key(ensemble: EnsembleConfig, problem: ConfigurationError) -> tuple[str | int, ...]:
+    """Where in the ensemble a problem stands."""
+    if problem.member in ensemble.members:
+        return ("members", ensemble.members.index(problem.member))
+    if problem.param is None or problem.param in EnsembleConfig.model_fields:
+        return (problem.param,) if problem.param else ()
+    parts = problem.param.split(".")
+    return tuple(parts) if parts[0] == "caps" else ("options", *parts)

@@ -1,0 +1,105 @@
+"""The resolved plan: which deployments a configuration becomes, and what each of them reserves.
+
+A pure function of the configuration: nothing is loaded or started. ``ensemble check`` shows it, ``cluster.kubernetes``
+sizes machines by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from cluster.schema import Configuration, DriverResources, EnsembleConfig, JudgeConfig, ModelConfig
+from ensemble.judges import KINDS
+from ensemble.method import build
+
+Role = Literal["model", "ensemble", "gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One deployment; amounts are for one replica."""
+
+    name: str
+    role: Role
+    replicas: int
+    cpus: float
+    gpus: float = 0.0
+    memory: int | None = None
+    """Bytes; ``None``: none reserved."""
+    accelerator_type: str | None = None
+    custom: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a configuration stands for, defaults filled in; JSON values only."""
+
+    name: str
+    models: dict[str, dict[str, Any]]
+    judges: dict[str, dict[str, Any]]
+    ensembles: dict[str, dict[str, Any]]
+    gateway: dict[str, Any]
+    deployments: tuple[Deployment, ...]
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores of all replicas."""
+        return round(sum(d.replicas * d.cpus for d in self.deployments), 6)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all replicas."""
+        return round(sum(d.replicas * d.gpus for d in self.deployments), 6)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan with its totals."""
+        return {**asdict(self), "total": {"cpus": self.cpus, "gpus": self.gpus}}
+
+
+def plan(configuration: Configuration) -> Plan:
+    """What a checked configuration becomes."""
+    return Plan(
+        name=configuration.name,
+        models={name: _filled(model) for name, model in configuration.models.items()},
+        judges={name: _judged(judge) for name, judge in configuration.judges.items()},
+        ensembles={name: _resolved(ensemble) for name, ensemble in configuration.ensembles.items()},
+        gateway=_filled(configuration.gateway),
+        deployments=tuple(_deployments(configuration)),
+    )
+
+
+def _filled(part: Any) -> dict[str, Any]:
+    filled: dict[str, Any] = part.model_dump(mode="json")
+    return filled
+
+
+def _judged(judge: JudgeConfig) -> dict[str, Any]:
+    options = KINDS[judge.kind].Options.model_validate(judge.options)
+    return {**_filled(judge), "options": options.model_dump(mode="json")}
+
+
+def _resolved(ensemble: EnsembleConfig) -> dict[str, Any]:
+    method = build(ensemble.method, ensemble.options)
+    filled = _filled(ensemble)
+    filled["options"] = method.options.model_dump(mode="json")
+    filled["caps"]["options"] = {**method.caps, **ensemble.caps.options}
+    return {**filled, "stage": method.stage.value, "paper": method.paper}
+
+
+def _deployments(configuration: Configuration) -> Iterable[Deployment]:
+    for name, model in configuration.models.items():
+        yield _of_model(name, model)
+    for name, ensemble in configuration.ensembles.items():
+        yield _of_driver(name, "ensemble", ensemble.replicas, ensemble.resources)
+    yield _of_driver("gateway", "gateway", configuration.gateway.replicas, configuration.gateway.resources)
+
+
+def _of_model(name: str, model: ModelConfig) -> Deployment:
+    r = model.resources
+    return Deployment(name, "model", model.replicas, r.cpus, r.gpus, r.memory, r.accelerator_type, dict(r.custom))
+
+
+def _of_driver(name: str, role: Role, replicas: int, r: DriverResources) -> Deployment:
+    return Deployment(name, role, replicas, r.cpus, memory=r.memory, custom=dict(r.custom))

@@ -1,0 +1,257 @@
+"""The configuration file as types: what may stand in it, in which unit, and what holds where a key is left out.
+
+Each value is checked by itself here; ``cluster.consistency`` checks what has to fit together. Nothing is loaded or
+started.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from deployments.engines.sources import Source
+from ensemble.ensemble import Caps
+from ensemble.member import Price
+from ensemble.request import Budget
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=63)]
+"""Names of models, ensembles and judges: small letters, digits, dot, underscore, hyphen."""
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_AMOUNT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*$")
+
+
+def amount(value: object) -> object:
+    """Bytes from ``"2GiB"``, ``"500MB"`` or a number; anything else is left for the type check to refuse.
+
+    >>> amount("2GiB"), amount("1.5 kB")
+    (2147483648, '1.5 kB')
+    """
+    found = _AMOUNT.match(value) if isinstance(value, str) else None
+    return int(float(found[1]) * _UNITS[found[2] or ""]) if found else value
+
+
+Bytes = Annotated[int, Field(gt=0), BeforeValidator(amount)]
+"""A number of bytes, or text such as ``2GiB`` (powers of 1024) or ``500MB`` (powers of 1000)."""
+
+
+class Part(BaseModel):
+    """Base of every part of the file: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DriverResources(Part):
+    """What one replica without a model reserves on its node."""
+
+    cpus: float = Field(default=0.25, ge=0)
+    """CPU cores. Omitted: a quarter of a core, as a driver mostly waits for its members."""
+    memory: Bytes | None = None
+    """Bytes of main memory, or text such as ``2GiB``. Omitted: none is reserved; the node's own limit holds."""
+    custom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Amounts of further Ray resources by name, which the nodes must offer. Omitted: none."""
+
+
+class Resources(DriverResources):
+    """What one replica of a model reserves on its node."""
+
+    cpus: float = Field(default=1.0, ge=0)
+    """CPU cores. Omitted: 1."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs; a fraction shares one GPU with other replicas. Omitted: 0, the model runs on the CPU."""
+    accelerator_type: str | None = Field(default=None, min_length=1)
+    """Ray's name for the kind of GPU, such as ``H100`` or ``A10G``. Omitted: any kind."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus is {self.gpus:g}; allowed: a fraction below 1, or a whole number")
+        if self.accelerator_type is not None and not self.gpus:
+            raise ValueError("accelerator_type is given without GPUs; set gpus above 0, or leave it out")
+        return self
+
+
+class PriceConfig(Part):
+    """Money per million tokens, in one unit for the whole file."""
+
+    input: Decimal = Field(default=Decimal(0), ge=0)
+    """Price of a million tokens read. Omitted: 0."""
+    output: Decimal = Field(default=Decimal(0), ge=0)
+    """Price of a million tokens written. Omitted: 0."""
+
+    @property
+    def value(self) -> Price:
+        return Price(self.input, self.output)
+
+
+class ModelConfig(Part):
+    """One language model: one deployment, on its own machines."""
+
+    engine: Literal["transformers"] = "transformers"
+    """What runs the model. Omitted: ``transformers``."""
+    source: Source
+    """Where the weights come from. A relative ``path`` is taken from the configuration file's folder."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights. Omitted: ``auto``, the one they were saved in."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs. Omitted: ``auto``, the GPU where ``resources.gpus`` reserves one, else the CPU."""
+    context_length: int | None = Field(default=None, ge=2)
+    """Tokens of prompt and answer together. Omitted: what the model was trained for."""
+    sessions: int = Field(default=16, ge=1)
+    """Cache slots: answers that one replica decodes at once. Omitted: 16."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of one forward pass on the CPU. Omitted: 1."""
+    prefill_chunk: int = Field(default=256, ge=1)
+    """Prompt tokens read in one forward pass, so that a long prompt does not hold up others. Omitted: 256."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the model. Omitted: 1."""
+    resources: Resources = Resources()
+    """What one replica reserves. Omitted: one CPU core, no GPU."""
+    price: PriceConfig = PriceConfig()
+    """Money per million tokens, for budgets and usage. Omitted: free."""
+    chat_template: str | None = Field(default=None, min_length=1)
+    """Jinja template around a conversation: the text itself, or ``{path: FILE}`` taken from the configuration file's
+    folder, whose text is then put in its place. Omitted: the template that comes with the tokenizer."""
+    idle_seconds: float = Field(default=60.0, gt=0)
+    """Lease of a session: seconds without a message after which it is closed. Omitted: 60."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _absolute(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        if folder is None or not isinstance(value, dict) or not isinstance(value.get("path"), str):
+            return value
+        return {**value, "path": str(Path(folder, Path(value["path"]).expanduser()))}
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if set(value) != {"path"} or not isinstance(value["path"], str):
+            raise ValueError("the template is either its text or {path: FILE}")
+        path = Path((info.context or {}).get("folder") or ".", Path(value["path"]).expanduser())
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ValueError(
+                f"the template {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
+
+    @model_validator(mode="after")
+    def _device_fits(self) -> Self:
+        if self.device == "cuda" and not self.resources.gpus:
+            raise ValueError("device is cuda, but no GPU is reserved; set resources.gpus above 0")
+        if self.device == "cpu" and self.resources.gpus:
+            raise ValueError(
+                f"device is cpu, but resources.gpus reserves {self.resources.gpus:g}; leave one of them out"
+            )
+        return self
+
+
+class JudgeConfig(Part):
+    """What rewards candidates and their steps."""
+
+    kind: str
+    """Which judge; ``ensemble check`` lists the kinds where it is wrong."""
+    model: Name | None = None
+    """The model that is asked, for kinds that ask one. Omitted: none; refused where the kind needs one."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the kind. Omitted: its defaults."""
+
+
+class BudgetConfig(Part):
+    """What one request may spend over all members; a request can ask for less, never for more."""
+
+    calls: int | None = Field(default=None, gt=0)
+    """Member calls: one generation, one opened session or one judged list each. Omitted: no limit."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Prompt and completion tokens of all members. Omitted: no limit."""
+    cost: Decimal | None = Field(default=None, gt=0)
+    """Money, in the unit of the models' prices. Omitted: no limit."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Wall time of one request. Omitted: no limit."""
+
+    @property
+    def value(self) -> Budget:
+        return Budget(calls=self.calls, tokens=self.tokens, cost=self.cost, seconds=self.seconds)
+
+
+class CapsConfig(Part):
+    """What one request may ask for at most; more is refused before any call is made."""
+
+    n: int = Field(default=Caps().n, ge=1)
+    """Choices. Omitted: 8."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of one choice. Omitted: the members' context."""
+    options: dict[str, float] = Field(default_factory=dict)
+    """Largest value by option of the method. Omitted: the method's own caps."""
+
+    @property
+    def value(self) -> Caps:
+        return Caps(self.n, self.max_tokens, dict(self.options))
+
+
+class EnsembleConfig(Part):
+    """A method over members, served under its own name like a model."""
+
+    method: str
+    """Name of the method; ``ensemble methods`` lists them."""
+    members: tuple[Name, ...] = Field(min_length=1)
+    """Names of models or of other ensembles, in the order the method takes them."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method. Omitted: its defaults."""
+    judge: Name | None = None
+    """Name of the judge. Omitted: none; refused where the method needs one."""
+    policy: Literal["fail"] = "fail"
+    """What happens when a member fails. Omitted: ``fail``, the request ends with a typed error."""
+    budget: BudgetConfig = BudgetConfig()
+    """Limits of each request. Omitted: none."""
+    caps: CapsConfig = CapsConfig()
+    """What a request may ask for. Omitted: 8 choices and the method's own caps."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the driver. Omitted: 1."""
+    resources: DriverResources = DriverResources()
+    """What one driver reserves. Omitted: a quarter of a core."""
+
+
+class GatewayConfig(Part):
+    """The HTTP door."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on. Omitted: ``127.0.0.1``, this machine only; ``0.0.0.0`` is everyone."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """TCP port. Omitted: 8000."""
+    max_body_bytes: Bytes = 4 * 2**20
+    """Largest request body, in bytes or as ``4MiB``; more is refused with status 413. Omitted: 4 MiB."""
+    max_choices: int = Field(default=64, ge=1)
+    """Prompts of one HTTP request times its ``n``; more is refused with status 400. Omitted: 64."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the gateway. Omitted: 1."""
+    resources: DriverResources = DriverResources()
+    """What one copy reserves. Omitted: a quarter of a core."""
+
+
+class Configuration(Part):
+    """The whole file: models, judges, ensembles over them, and the door."""
+
+    name: Name = "ensemble"
+    """Name of the application. Omitted: ``ensemble``."""
+    models: dict[Name, ModelConfig] = Field(min_length=1)
+    """Models by the name clients ask for."""
+    judges: dict[Name, JudgeConfig] = Field(default_factory=dict)
+    """Judges by the name ensembles refer to. Omitted: none."""
+    ensembles: dict[Name, EnsembleConfig] = Field(default_factory=dict)
+    """Ensembles by the name clients ask for. Omitted: none, only the models are served."""
+    gateway: GatewayConfig = GatewayConfig()
+    """The HTTP door. Omitted: port 8000 on this machine only."""
+
+    SECTIONS: ClassVar[tuple[str, ...]] = ("models", "judges", "ensembles")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was written, as JSON values: ``parse`` of it gives an equal configuration, on any machine."""
+        return self.model_dump(mode="json", exclude_unset=True)

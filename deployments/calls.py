@@ -1,0 +1,28 @@
+"""What the replicas of models and ensembles have in common, and what drivers may know of them. Imports no engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ray.serve.config import RequestRouterConfig
+
+from ensemble.member import Card
+from ensemble.vocabulary import Vocabulary
+
+PINNED = RequestRouterConfig(
+    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+    request_router_kwargs={"num_fallback_replicas": 0},
+)
+"""Calls with equal session ids go to one replica, always: another would not know the session."""
+
+CONCURRENT_CALLS = 4096
+"""Calls under way at one replica; sessions and slots bound the work, not this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a driver learns of a member when it connects."""
+
+    card: Card
+    vocabulary: Vocabulary | None
+    """``None`` for members without sessions."""

@@ -1,0 +1,85 @@
+"""From settings to a running engine."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from deployments.engines.engine import Engine
+from deployments.engines.forward import Forward
+from deployments.engines.sources import DType, Source, load, resolve
+from deployments.engines.templates import Prompts
+from deployments.engines.tokenisation import tokeniser_of
+from deployments.engines.transformers import Limits, TransformersEngine
+from ensemble.errors import ConfigurationError
+from ensemble.member import Capability, Card, Price
+
+EngineKind = Literal["transformers"]
+
+CAPABILITIES: dict[EngineKind, frozenset[Capability]] = {"transformers": frozenset(Capability)}
+"""What members of each engine can do, known before anything is loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Everything a replica needs to load one model; plain values that travel."""
+
+    name: str
+    source: Source
+    engine: EngineKind = "transformers"
+    dtype: DType = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: the GPU if this process can see one."""
+    context_length: int | None = None
+    """``None``: what the model was trained for."""
+    slots: int = 16
+    threads: int = 1
+    """Of one forward pass on the CPU."""
+    limits: Limits = field(default_factory=Limits)
+    price: Price = field(default_factory=Price)
+    chat_template: str | None = None
+    cache: Path | None = None
+
+
+async def start(settings: ModelSettings) -> Engine:
+    """Load a model and start its engine on the running event loop.
+
+    Raises:
+        ConfigurationError: the source cannot be had, or the engine cannot serve what it holds.
+    """
+    torch.set_num_threads(settings.threads)
+    model, tokenizer = await asyncio.to_thread(_loaded, settings)
+    tokeniser = await asyncio.to_thread(tokeniser_of, model, tokenizer)
+    if settings.chat_template is not None:
+        tokenizer.chat_template = settings.chat_template
+    card = Card(
+        settings.name,
+        CAPABILITIES[settings.engine],
+        _context_length(settings, model.config.get_text_config()),
+        tokeniser.vocabulary.fingerprint,
+        settings.price,
+    )
+    forward = await asyncio.to_thread(Forward, model, settings.slots)
+    return TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)
+
+
+def _loaded(settings: ModelSettings) -> tuple[Any, Any]:
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load(resolve(settings.source, settings.cache), settings.dtype, device)
+
+
+def _context_length(settings: ModelSettings, config: Any) -> int:
+    trained: int | None = getattr(config, "max_position_embeddings", None)
+    wanted = settings.context_length
+    if trained is not None and wanted is not None and wanted > trained:
+        raise ConfigurationError(f"context_length is {wanted}; {settings.name} was trained for {trained} at most")
+    length = wanted or trained
+    if length is None:
+        raise ConfigurationError(f"{settings.name} does not say its context length; set context_length")
+    return length

@@ -1,0 +1,239 @@
+"""The gateway: an OpenAI-compatible HTTP API over models and ensembles alike.
+
+The way of a request is ``Gateway._answer``: read, parse, find, admit, run, tell. Whatever has the Member contract can
+be served; the gateway knows neither Ray nor how a method works. Errors are raised where they are found and told in one
+place, ``api/errors.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from deployments.api import errors, metrics, replies
+from deployments.api.connection import EventStream, json_object, while_connected
+from deployments.api.replies import Frame, server_sent
+from deployments.api.requests import Body, ChatBody, CompletionBody
+from deployments.api.shapes import ChatShape, Json, Shape, TextShape
+from deployments.api.wire import parse
+from ensemble.concurrency import merge
+from ensemble.ensemble import Ensemble
+from ensemble.errors import BadAnswer, BadRequest, OverCap, UnknownModel
+from ensemble.member import Member
+from ensemble.meter import Meter
+from ensemble.method import named
+from ensemble.request import Answer, Budget, Event, Finish, Request, Spent, collect
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
+"""Status by model; ``"ready"`` is ready, anything else says what is missing."""
+Stats = Callable[[], Awaitable[Mapping[str, Mapping[str, float]]]]
+"""By model, value by metric name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one HTTP request may ask of the gateway; ensembles have caps of their own."""
+
+    body_bytes: int = 4 * 2**20
+    choices: int = 64
+    """Prompts times ``n``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A member under its public name, with what the gateway tells of it."""
+
+    member: Member
+    method: str | None = None
+    """Of an ensemble; ``None`` for a single model."""
+    members: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """Names of the method's options."""
+
+    @classmethod
+    def of(cls, member: Member) -> Served:
+        """A member of this process; handles on other machines cannot be looked into."""
+        if not isinstance(member, Ensemble):
+            return cls(member)
+        options = tuple(named(member.method).Options.model_fields)
+        return cls(member, member.method, tuple(m.name for m in member.members), options)
+
+
+def build_app(
+    models: Mapping[str, Served],
+    *,
+    limits: Limits | None = None,
+    ready: Ready | None = None,
+    stats: Stats | None = None,
+    clock: Callable[[], float] = time.time,
+) -> FastAPI:
+    """The API over these models, by public name.
+
+    Args:
+        ready: asked by /ready; omitted: all models are ready.
+        stats: asked by /metrics; omitted: there are none.
+        clock: seconds since 1970.
+    """
+    gateway = Gateway(models, limits or Limits(), ready, stats, clock)
+    app = FastAPI(title="ray-ensemble", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_route("/v1/chat/completions", gateway.chat, methods=["POST"])
+    app.add_route("/v1/completions", gateway.completions, methods=["POST"])
+    app.add_route("/v1/models", gateway.list_models)
+    app.add_route("/v1/models/{name:path}", gateway.show_model)
+    app.add_route("/health", gateway.health)
+    app.add_route("/ready", gateway.ready)
+    app.add_route("/metrics", gateway.metrics)
+    errors.install(app)
+    return app
+
+
+class Gateway:
+    """The endpoints."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Served],
+        limits: Limits,
+        ready: Ready | None,
+        stats: Stats | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._models = models
+        self._limits = limits
+        self._ready = ready
+        self._stats = stats
+        self._clock = clock
+        self._since = int(clock())
+
+    async def chat(self, http: HttpRequest) -> Response:
+        return await self._answer(http, ChatBody, ChatShape())
+
+    async def completions(self, http: HttpRequest) -> Response:
+        return await self._answer(http, CompletionBody, TextShape())
+
+    async def _answer(self, http: HttpRequest, kind: type[Body], shape: Shape) -> Response:
+        body = parse(kind, await json_object(http, self._limits.body_bytes))
+        served = self._find(body.model)
+        requests = self._admitted(body, served)
+        frame = self._frame(body, served, requests, shape)
+        events = _answered(served, requests)
+        if body.stream:
+            events = await while_connected(http.receive, replies.begun(events, frame))
+            return EventStream(server_sent(events, frame, lambda error: errors.told(error, errors.request_id(http))))
+        answer = await while_connected(http.receive, _collected(events))
+        return _json(replies.whole(answer, frame))
+
+    def _find(self, name: str) -> Served:
+        if name not in self._models:
+            raise UnknownModel(f"there is no such model; there are: {', '.join(self._models)}", param="model")
+        return self._models[name]
+
+    def _admitted(self, body: Body, served: Served) -> list[Request]:
+        if served.method is None and body.ensemble:
+            raise BadRequest(f"{body.model} is a single model and has no options of a method", param="ensemble")
+        if served.method is None and body.trace:
+            raise BadRequest(f"{body.model} is a single model and has no traces", param="trace")
+        requests = body.requests()
+        choices = sum(request.n for request in requests)
+        if choices > self._limits.choices:
+            raise OverCap(f"{choices} choices are asked for; at most {self._limits.choices} are allowed", param="n")
+        return requests
+
+    def _frame(self, body: Body, served: Served, requests: Sequence[Request], shape: Shape) -> Frame:
+        return Frame(
+            id=requests[0].id,
+            created=int(self._clock()),
+            model=body.model,
+            shape=shape,
+            choices=sum(request.n for request in requests),
+            method=served.method,
+            members=served.members,
+            trace=bool(body.trace),
+            usage=body.usage_wanted,
+        )
+
+    async def list_models(self, http: HttpRequest) -> Response:
+        return _json({"object": "list", "data": [self._listing(name) for name in self._models]})
+
+    async def show_model(self, http: HttpRequest) -> Response:
+        name = http.path_params["name"]
+        self._find(name)
+        return _json(self._listing(name))
+
+    def _listing(self, name: str) -> Json:
+        served = self._models[name]
+        listing = {"id": name, "object": "model", "created": self._since, "owned_by": "ray-ensemble"}
+        listing |= {"context_length": served.member.card.context_length}
+        if served.method is None:
+            return listing | {"kind": "model"}
+        return listing | {
+            "kind": "ensemble",
+            "method": served.method,
+            "members": served.members,
+            "options": served.options,
+        }
+
+    async def health(self, http: HttpRequest) -> Response:
+        return _json({"status": "ok"})
+
+    async def ready(self, http: HttpRequest) -> Response:
+        reported = await self._ready() if self._ready else dict.fromkeys(self._models, "ready")
+        status = {name: reported.get(name, "unknown") for name in self._models}
+        ready = all(state == "ready" for state in status.values())
+        return _json({"ready": ready, "models": status}, 200 if ready else 503)
+
+    async def metrics(self, http: HttpRequest) -> Response:
+        stats = await self._stats() if self._stats else {}
+        return Response(metrics.exposition(stats), media_type=metrics.CONTENT_TYPE)
+
+
+async def _answered(served: Served, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
+    """Events of all requests as they come, with their choices numbered through."""
+    streams = [_numbered(_metered(served, request), i * request.n) for i, request in enumerate(requests)]
+    unfinished = sum(request.n for request in requests)
+    async with aclosing(merge(streams) if len(streams) > 1 else streams[0]) as events:
+        async for event in events:
+            unfinished -= isinstance(event, Finish)
+            yield event
+    if unfinished:
+        raise BadAnswer("the model ended before its answer did", member=served.member.name)
+
+
+async def _numbered(events: AsyncGenerator[Event, None], first: int) -> AsyncGenerator[Event, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield event if isinstance(event, Spent) or not first else replace(event, choice=event.choice + first)
+
+
+async def _metered(served: Served, request: Request) -> AsyncGenerator[Event, None]:
+    """The member's events. Ensembles keep to the request's budget themselves; a single model is kept to it here."""
+    if served.method is not None or request.budget == Budget():
+        async with aclosing(served.member.generate(request)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+        return
+    meter = Meter(request.budget)
+    (member,) = meter.wrap([served.member])
+    async with aclosing(member.generate(request)) as events:  # type: ignore[type-var]
+        async for event in events:
+            for spent in meter.drain():
+                yield spent
+            yield event
+    for spent in meter.drain():
+        yield spent
+
+
+async def _collected(events: AsyncGenerator[Event, None]) -> Answer:
+    async with aclosing(events):
+        return collect([event async for event in events])
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(replies.body(value), status, media_type="application/json")

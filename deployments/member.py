@@ -1,0 +1,155 @@
+"""The client side of a deployment: a handle that is a Member.
+
+Models and ensembles look alike from here. Every call of a session carries the session's key as Serve session id, so
+that it reaches the replica that holds the session; whatever happens to a replica becomes a typed, retryable error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import Any
+
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments.calls import Description
+from ensemble.concurrency import shielded
+from ensemble.errors import EnsembleError, MemberError, MemberLost, MissingCapability, Overloaded
+from ensemble.member import Capability, Exchange, Member, Reply, Session
+from ensemble.request import Event, Request
+from ensemble.vocabulary import Vocabulary
+
+
+class RemoteMember(Member):
+    """A deployed model or ensemble."""
+
+    def __init__(self, handle: DeploymentHandle[Any], description: Description) -> None:
+        self.card = description.card
+        self._vocabulary = description.vocabulary
+        self._handle = handle
+
+    @classmethod
+    async def connect(cls, handle: DeploymentHandle[Any]) -> RemoteMember:
+        """Wait until the deployment runs, and learn what it is."""
+        return cls(handle, await call(pinned(handle, new_key()).describe))
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        response = begun(pinned(self._handle, new_key(), stream=True).generate, request)
+        finished = False
+        try:
+            with translated(self.name):
+                async for events in response:
+                    for event in events:
+                        yield event
+            finished = True
+        finally:
+            if not finished:
+                response.cancel()
+
+    async def start(self, request: Request) -> Session:
+        if self._vocabulary is None or Capability.SESSIONS not in self.card.capabilities:
+            raise MissingCapability(f"{self.name} has no sessions", member=self.name)
+        session = _RemoteSession(self.name, self._vocabulary, self._handle, new_key())
+        await session.open(request)
+        return session
+
+    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
+        with translated(self.name):
+            ids: list[list[int]] = await call(pinned(self._handle, new_key()).tokenise, list(texts))
+            return ids
+
+    async def stats(self) -> Mapping[str, float]:
+        """Sums over all replicas."""
+        with translated(self.name):
+            replicas = await self._handle.broadcast("stats").results_async()
+        return {name: sum(replica[name] for replica in replicas) for name in replicas[0]} if replicas else {}
+
+
+class _RemoteSession(Session):
+    def __init__(self, member: str, vocabulary: Vocabulary, handle: DeploymentHandle[Any], key: str) -> None:
+        self.member, self.vocabulary = member, vocabulary
+        self._key = key
+        self._handle = handle
+        self._replica = pinned(handle, key)
+
+    async def open(self, request: Request) -> None:
+        try:
+            with translated(self.member):
+                await call(self._replica.open, self._key, request)
+        except BaseException:
+            # The replica may have opened it all the same; nobody else knows its key.
+            await self.close()
+            raise
+
+    async def _send(self, exchange: Exchange) -> Reply:
+        with translated(self.member):
+            reply: Reply = await call(self._replica.exchange, self._key, exchange)
+            return reply
+
+    async def fork(self) -> Session:
+        # A fork lives where its parent lives, so it is routed by the parent's key.
+        fork = _RemoteSession(self.member, self.vocabulary, self._handle, new_key())
+        fork._replica = self._replica
+        with translated(self.member):
+            await call(self._replica.fork, self._key, fork._key)
+        return fork
+
+    async def close(self) -> None:
+        with suppress(EnsembleError):
+            await shielded(self._closed())
+
+    async def _closed(self) -> None:
+        with translated(self.member):
+            await call(self._replica.close, self._key)
+
+
+def new_key() -> str:
+    """A session id. Calls without one would all go to the replica that their parent request hashes to."""
+    return uuid.uuid4().hex
+
+
+def pinned(handle: DeploymentHandle[Any], key: str, *, stream: bool = False) -> DeploymentHandle[Any]:
+    """The handle bound to the replica of ``key``, its messages sent by value: half the latency of by reference."""
+    return handle.options(session_id=key, stream=stream, _by_reference=False)
+
+
+def begun(method: DeploymentHandle[Any], *arguments: Any) -> Any:
+    """Start a call as one that has no parent.
+
+    Serve lets nested calls inherit the id of the request they serve, and its routers know a waiting call by that id
+    alone: of several concurrent calls of one request, all but one would wait for ever (Ray 2.60). An empty context
+    gives each call an id of its own. Cancelling is then ours: see ``call``.
+    """
+    return Context().run(method.remote, *arguments)
+
+
+async def call(method: DeploymentHandle[Any], *arguments: Any) -> Any:
+    """One call and its reply; cancelled with the task that waits for it."""
+    response = begun(method, *arguments)
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+
+
+@contextmanager
+def translated(member: str) -> Iterator[None]:
+    """Turn what Ray raises into errors of the tree: the replica's own, or the loss of the replica."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, EnsembleError):
+            raise error.cause from None
+        raise MemberError(f"{member} failed: {type(error.cause).__name__}", member=member) from error
+    except BackPressureError as error:
+        raise Overloaded(f"{member} has too much to do", member=member) from error
+    except RayActorError as error:
+        raise MemberLost(f"a replica of {member} was lost", member=member) from error
+    except (RayServeException, RayError) as error:
+        raise MemberLost(f"{member} cannot be reached: {type(error).__name__}", member=member) from error
