@@ -11,15 +11,13 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from cluster.schema import Configuration, EnsembleConfig, ModelConfig
+from deployments.engines.engine import CAPABILITIES
 from deployments.engines.sources import ZooSource
 from ensemble import judges, zoo
 from ensemble.ensemble import problems
 from ensemble.errors import ConfigurationError, MemberLost
 from ensemble.member import Capability, Card, Member
 from ensemble.request import Event, Request
-
-CAPABILITIES: dict[str, frozenset[Capability]] = {"transformers": frozenset(Capability)}
-"""What the models of each engine can do."""
 
 _UNKNOWN_CONTEXT = 2**31
 """Stands for a context length that only the weights tell, so that no check refuses it too early."""
@@ -110,8 +108,6 @@ def _references(configuration: Configuration, name: str) -> Iterator[Mistake]:
     for i, member in enumerate(ensemble.members):
         if member != name and member not in known:
             yield Mistake((*where, "members", i), unknown("member", member, known))
-        if member in ensemble.members[:i]:
-            yield Mistake((*where, "members", i), f"{member!r} is a member already; allowed: each member once")
     if ensemble.judge is not None and ensemble.judge not in configuration.judges:
         yield Mistake((*where, "judge"), unknown("judge", ensemble.judge, configuration.judges))
 

@@ -96,7 +96,7 @@ class ModelConfig(Part):
     source: Source
     """Where the weights come from. A relative ``path`` is taken from the configuration file's folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights. Omitted: ``auto``, the one they were saved in."""
+    """Number format of the weights. Omitted: ``auto``, the one they were saved in on a GPU, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. Omitted: ``auto``, the GPU where ``resources.gpus`` reserves one, else the CPU."""
     context_length: int | None = Field(default=None, ge=2)

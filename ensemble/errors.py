@@ -12,7 +12,8 @@
     ├── MemberError                    502  member_failed
     │   ├── MemberLost                 503  member_lost           (retryable)
     │   ├── MemberTimeout              504  member_timeout        (retryable)
-    │   └── BadAnswer                  502  member_bad_answer
+    │   ├── BadAnswer                  502  member_bad_answer
+    │   └── vocabulary.Unspellable     502  unspellable           text that a member's vocabulary cannot write
     └── ConfigurationError             the configuration file cannot be used; never reaches HTTP
         └── MissingCapability          a method was given a member that cannot do what it needs
 

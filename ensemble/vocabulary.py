@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.errors import EnsembleError
+from ensemble.errors import MemberError
 
 Ids = npt.NDArray[np.int32]
 
@@ -26,8 +26,10 @@ NO_CLASS = -1
 """Class of ids that no ensemble may elect: control tokens, and logit rows that no token uses."""
 
 
-class Unspellable(EnsembleError):
-    """The vocabulary has no ids for these bytes."""
+class Unspellable(MemberError):
+    """The member's vocabulary has no ids for these bytes."""
+
+    code = "unspellable"
 
 
 @dataclass(frozen=True)

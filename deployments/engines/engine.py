@@ -9,11 +9,17 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Literal
 
 from ensemble.concurrency import shielded
-from ensemble.member import Card, Exchange, Member, Reply, Session
+from ensemble.member import Capability, Card, Exchange, Member, Reply, Session
 from ensemble.request import Event, Request
 from ensemble.vocabulary import Vocabulary
+
+EngineKind = Literal["transformers"]
+
+CAPABILITIES: dict[EngineKind, frozenset[Capability]] = {"transformers": frozenset(Capability)}
+"""What members of each engine can do, known before anything is loaded."""
 
 
 class Engine(ABC):

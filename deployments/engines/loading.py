@@ -9,19 +9,15 @@ from typing import Any, Literal
 
 import torch
 
-from deployments.engines.engine import Engine
+from deployments.engines.engine import CAPABILITIES, Engine, EngineKind
+from deployments.engines.fetching import load, resolve
 from deployments.engines.forward import Forward
-from deployments.engines.sources import DType, Source, load, resolve
+from deployments.engines.sources import DType, Source
 from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import tokeniser_of
 from deployments.engines.transformers import Limits, TransformersEngine
 from ensemble.errors import ConfigurationError
-from ensemble.member import Capability, Card, Price
-
-EngineKind = Literal["transformers"]
-
-CAPABILITIES: dict[EngineKind, frozenset[Capability]] = {"transformers": frozenset(Capability)}
-"""What members of each engine can do, known before anything is loaded."""
+from ensemble.member import Card, Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +28,7 @@ class ModelSettings:
     source: Source
     engine: EngineKind = "transformers"
     dtype: DType = "auto"
+    """``auto``: as stored on a GPU, float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: the GPU if this process can see one."""
     context_length: int | None = None
@@ -71,7 +68,9 @@ def _loaded(settings: ModelSettings) -> tuple[Any, Any]:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(resolve(settings.source, settings.cache), settings.dtype, device)
+    # Half precision saves memory on a GPU; on a CPU it only costs accuracy and, where it is emulated, time.
+    dtype: DType = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
+    return load(resolve(settings.source, settings.cache), dtype, device)
 
 
 def _context_length(settings: ModelSettings, config: Any) -> int:

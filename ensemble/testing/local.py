@@ -82,7 +82,11 @@ class LocalMember(Member):
     async def start(self, request: Request) -> Session:
         session = LocalSession(self, Continuation(self.prompt_ids(request), self.tokeniser, self.card.context_length))
         if request.partial:
-            await session.sync_text(request.partial.encode())
+            try:
+                await session.sync_text(request.partial.encode())
+            except BaseException:
+                await session.close()
+                raise
         return session
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
@@ -109,7 +113,7 @@ async def _written(member: LocalMember, session: Session, request: Request, choi
     sampling = seeded(request.sampling, choice)
     writer = Writer(member.name, session.vocabulary, sampling, position=reply.length, room=reply.room, choice=choice)
     while True:
-        yield Spent(member.name, member.card.price.of(reply.usage))
+        yield Spent(member.name, reply.usage)
         for event in writer.write(_by_id(reply.payload)):
             yield event
         if writer.finished:
@@ -144,7 +148,7 @@ class LocalSession(Session):
         await self._member.work()
         self._continuation.apply(exchange.edit)
         payload = self._answered(exchange.question)
-        usage = self._continuation.usage(exchange.question, payload)
+        usage = self._member.card.price.of(self._continuation.usage(exchange.question, payload))
         reply = Reply(payload, len(self._continuation.ids), usage, self._continuation.room)
         self._last = (exchange.version, reply)
         return reply

@@ -73,7 +73,7 @@ class Panel:
 
     def __init__(self, request: Request, members: Sequence[Member]) -> None:
         self._seats = [_Seat(member, request) for member in members]
-        self._committed = b""
+        self._committed = request.partial.encode()
 
     async def ask(self, questions: Mapping[int, Question]) -> dict[int, Payload]:
         """Ask several seats at once; each first learns what has been committed since it was last asked.

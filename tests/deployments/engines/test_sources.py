@@ -18,7 +18,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from deployments.engines.sources import Source, load, resolve
+from deployments.engines.fetching import load, resolve
+from deployments.engines.sources import Source
 from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import tokeniser_of
 from ensemble import zoo
@@ -365,7 +366,8 @@ def test_many_at_once_make_it_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_convert_at_once(tiny_gguf: Path, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from deployments.engines.sources import PathSource, resolve; "
+        "from pathlib import Path; from deployments.engines.sources import PathSource; "
+        "from deployments.engines.fetching import resolve; "
         f"print(resolve(PathSource(path={str(tiny_gguf)!r}), Path({str(tmp_path)!r})))"
     )
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from deployments.engines.sources import PackageSource, ZooSource, load, resolve
+from deployments.engines.fetching import load, resolve
+from deployments.engines.sources import PackageSource, ZooSource
 from deployments.engines.templates import DEFAULT_TEMPLATE, Prompts, end_of_turn, render, special_tokens
 from deployments.engines.tokenisation import HuggingFaceTokeniser, stop_ids_of
 from ensemble.errors import BadRequest

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deployments.engines.sources import PackageSource, RandomModel, RandomSource, ZooSource, load, resolve
+from deployments.engines.fetching import load, resolve
+from deployments.engines.sources import PackageSource, RandomModel, RandomSource, ZooSource
 from deployments.engines.tokenisation import HuggingFaceTokeniser, stop_ids_of, tokeniser_of, vocabulary_of
 from ensemble.vocabulary import Unspellable
 

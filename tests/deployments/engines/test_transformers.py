@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,7 +32,11 @@ ARCHITECTURES: dict[str, Any] = {
     "qwen2": lambda: transformers.Qwen2Config(**COMMON, num_key_value_heads=2),
     "mistral-sliding": lambda: transformers.MistralConfig(**COMMON, num_key_value_heads=2, sliding_window=7),
     "gemma3": lambda: transformers.Gemma3TextConfig(
-        **COMMON, num_key_value_heads=1, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+        **COMMON,
+        num_key_value_heads=1,
+        head_dim=8,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention"],
     ),
     "gemma2-capped": lambda: transformers.Gemma2Config(
         **COMMON, num_key_value_heads=2, head_dim=8, sliding_window=6, final_logit_softcapping=5.0
@@ -126,8 +131,6 @@ async def test_an_abandoned_session_is_closed() -> None:
     session = await EngineMember(engine).start(Request.of(QUESTION))
     await session.next(1)
     for _ in range(40):
-        import asyncio
-
         await asyncio.sleep(0.05)
         if not engine.stats()["open_sessions"]:
             break
@@ -152,7 +155,7 @@ async def test_shutting_down_fails_what_is_under_way() -> None:
     session = await EngineMember(engine).start(Request.of(QUESTION))
     await engine.shut()
     with pytest.raises((MemberLost, TimeoutError)):
-        async with __import__("asyncio").timeout(2):
+        async with asyncio.timeout(2):
             await session.next(1)
 
 

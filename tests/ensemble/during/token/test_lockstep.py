@@ -104,17 +104,20 @@ async def test_a_partial_answer_is_gone_on_with(ensemble) -> None:
 
 
 async def test_members_consulted_late_know_the_partial_answer() -> None:
-    request = replace(Request.of("?", max_tokens=1), partial="ab")
-    sure = ScriptedMember("p", [b"a", b"b", b"c", b""], lambda text: {b"c": 0.5, b"a": 0.5})
-    other = ScriptedMember("o", [b"a", b"b", b"c", b""], lambda text: {b"c" if text == b"ab" else b"": 1.0})
-    assert (await gac([sure, other], threshold=0.9).answer(request)).text == "c"
+    request = replace(Request.of("?", max_tokens=2), partial="ab")
+    tokens = [b"a", b"b", b"c", b""]
+    sure = ScriptedMember("p", tokens, lambda text: {b"c": 1.0} if text == b"ab" else {b"b": 0.5, b"a": 0.5})
+    other = ScriptedMember("o", tokens, lambda text: {b"b" if text == b"abc" else b"": 1.0})
+    assert (await gac([sure, other], threshold=0.9).answer(request)).text == "cb"
+    assert other.open_sessions == 0
 
 
 @both
 async def test_the_answer_ends_where_a_member_has_no_room(ensemble) -> None:
     members = [TinyMember("a", 1), TinyMember("b", 2, context_length=8)]
-    answer = await ensemble(members).answer(Request.of("hi", logprobs=0))
-    assert answer.choices[0].finish_reason == "length"
+    whole = {gac: {"topk": 256}, unite: {"listed": 256}}[ensemble]
+    answer = await ensemble(members, **whole).answer(Request.of("hi", logprobs=0))
+    assert (answer.choices[0].finish_reason, members[0].exchanges) == ("length", 6)
     assert len(answer.choices[0].tokens) == 6 and [m.open_sessions for m in members] == [0, 0]
 
 
@@ -346,3 +349,22 @@ async def test_members_not_asked_are_not_opened() -> None:
     events = await events_of(lockstep(Request.of(Q, max_tokens=4), members, Turns(1)))
     assert events[-1] == Finish("length") and (members[0].exchanges, members[1].exchanges) == (4, 0)
     assert [m.open_sessions for m in members] == [0, 0]
+
+
+class Late(Rule):
+    """The first member writes; the second, whose ids are known to the rule, is asked in two steps only."""
+
+    async def elect(self, panel: Panel, position: int) -> Decision:
+        listed = await panel.next({0: 1, 1: 1} if position in (0, 3) else {0: 1})
+        token = int(listed[0].ids[0])
+        text = panel.vocabulary(0).tokens[token]
+        return Decision(text=text, spelling={0: (token,), 1: (token,)}, shares={0: 1.0}, logprob=0.0)
+
+
+async def test_a_member_left_out_for_some_steps_misses_nothing() -> None:
+    members = [bytewise("a", b"abcabc"), bytewise("b", b"abcabc")]
+    seen: list[tuple[int, ...]] = []
+    model = members[1].model
+    members[1].model = lambda prompt, ids: seen.append(tuple(ids)) or model(prompt, ids)
+    await events_of(lockstep(Request.of("?"), members, Late()))
+    assert seen == [(), (0, 1, 2)]

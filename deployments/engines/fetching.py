@@ -1,0 +1,342 @@
+"""How a member's weights and tokenizer get from their source into one local folder, and into memory.
+
+``resolve`` turns any source into a folder that ``from_pretrained`` reads; ``load`` reads it. GGUF files are
+dequantised once and kept as safetensors in a cache that several processes may use at the same time. Packages are
+read as data: their code is never imported. Pickled weights are refused. Knows nothing of engines and members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from filelock import FileLock
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from deployments.engines.sources import (
+    DType,
+    HubSource,
+    PackageSource,
+    RandomModel,
+    RandomSource,
+    Source,
+    ZooSource,
+)
+from ensemble import zoo
+from ensemble.errors import ConfigurationError
+
+CACHE = Path.home() / ".cache" / "ray-ensemble"
+
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_PART = re.compile(r"part\D*(\d+)", re.IGNORECASE)
+_END = 256
+"""Id of the end token of random models; the ids below are the bytes."""
+
+
+def resolve(source: Source, cache_dir: Path | None = None) -> Path:
+    """A local folder with the model's configuration, safetensors and tokenizer.
+
+    >>> resolve(ZooSource(zoo="adder")).name
+    'adder'
+
+    Args:
+        cache_dir: keeps what was converted or made, and hub downloads. Omitted: ``~/.cache/ray-ensemble``, and the
+            hub's own cache for downloads.
+
+    Raises:
+        ConfigurationError: nothing usable lies there, or a file's SHA-256 is not the declared one.
+    """
+    cache = cache_dir or CACHE
+    if isinstance(source, ZooSource):
+        return _zoo_member(source.zoo)
+    if isinstance(source, RandomSource):
+        return _random(source.random, cache)
+    if isinstance(source, HubSource):
+        found = _downloaded(source, cache_dir / "hub" if cache_dir else None)
+        return _converted([found], source.sha256, cache) if source.file else _folder(found)
+    if isinstance(source, PackageSource):
+        return _from_files(_packaged(source), source.sha256, cache)
+    return _from_files([source.path.expanduser()], source.sha256, cache)
+
+
+def load(
+    directory: Path, dtype: DType = "auto", device: str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Model and tokenizer of a resolved folder, ready for inference.
+
+    Args:
+        dtype: of the weights in memory; ``auto``: as they are stored.
+
+    Raises:
+        ConfigurationError: the folder holds no causal language model in safetensors with a fast tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"cannot load a model from {directory}: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ConfigurationError(f"{directory} has no tokenizer.json; only fast tokenizers are supported")
+    return model.to(device).eval(), tokenizer
+
+
+# Where files lie
+
+
+def _from_files(files: list[Path], sha256: str | None, cache: Path) -> Path:
+    only = files[0]
+    if only.is_dir() or only.name == "config.json":
+        if sha256:
+            raise ConfigurationError(f"sha256 is of a GGUF file; {only} is a model folder", param="sha256")
+        return _folder(only if only.is_dir() else only.parent)
+    return _converted(files, sha256, cache)
+
+
+def _folder(directory: Path) -> Path:
+    missing = [what for what, there in _needed(directory).items() if not there]
+    if missing:
+        raise ConfigurationError(f"{directory} is no model folder: it has no {' and no '.join(missing)}")
+    return directory
+
+
+def _needed(directory: Path) -> dict[str, bool]:
+    names = [path.name for path in directory.iterdir()]
+    tokenizer = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    return {
+        "config.json": "config.json" in names,
+        "*.safetensors (pickled weights are refused)": any(name.endswith(".safetensors") for name in names),
+        "tokenizer.json": any(name in names for name in tokenizer),
+    }
+
+
+def _zoo_member(name: str) -> Path:
+    try:
+        return _folder(zoo.directory(name))
+    except (KeyError, FileNotFoundError) as error:
+        allowed = ", ".join(zoo.MEMBERS)
+        raise ConfigurationError(f"the zoo has no {name!r}; its members are {allowed}", param="zoo") from error
+
+
+def _downloaded(source: HubSource, cache: Path | None) -> Path:
+    try:
+        if source.file:
+            return Path(hf_hub_download(source.hub, source.file, revision=source.revision, cache_dir=cache))
+        found = snapshot_download(source.hub, revision=source.revision, cache_dir=cache, allow_patterns=_HUB_FILES)
+        return Path(found)
+    except (OSError, HFValidationError) as error:
+        what = f"{source.hub}{f', file {source.file}' if source.file else ''}"
+        raise ConfigurationError(f"cannot get {what} from the hub or its cache: {error}", param="hub") from error
+
+
+def _packaged(source: PackageSource) -> list[Path]:
+    names = (source.package,) if isinstance(source.package, str) else source.package
+    data = [path for name in names for path in _package_data(name)]
+    found = [path for path in data if path.match(source.file)]
+    if len(found) == 1:
+        return found
+    if not found:
+        has = ", ".join(sorted(path.name for path in data)[:10]) or "no data files"
+        raise ConfigurationError(f"no file in {', '.join(names)} matches {source.file!r}; found {has}", param="file")
+    return _in_order(found, source.file)
+
+
+def _package_data(name: str) -> list[Path]:
+    """Files of an installed distribution, code and metadata left out."""
+    distributions = [name, *metadata.packages_distributions().get(name.replace("-", "_"), ())]
+    for distribution in distributions:
+        try:
+            files = metadata.files(distribution) or []
+        except metadata.PackageNotFoundError:
+            continue
+        data = (file for file in files if file.suffix not in {".py", ".pyc"} and ".dist-info/" not in str(file))
+        return [Path(str(file.locate())) for file in data]
+    raise ConfigurationError(f"package {name} is not installed; pip install it first", param="package")
+
+
+def _in_order(files: list[Path], pattern: str) -> list[Path]:
+    """Parts by number.
+
+    Raises:
+        ConfigurationError: the files are not the parts of one, or parts are missing.
+    """
+    numbers = {path: int(match[1]) for path in files if (match := _PART.search(path.name))}
+    if len(numbers) < len(files):
+        listed = ", ".join(sorted(path.name for path in files))
+        raise ConfigurationError(
+            f"{pattern!r} must match one file or numbered parts; it matches {listed}", param="file"
+        )
+    parts = sorted(files, key=numbers.__getitem__)
+    present = sorted(numbers.values())
+    if present != list(range(present[0], present[0] + len(parts))) or present[0] > 1:
+        raise ConfigurationError(f"parts of {pattern!r} are missing; found numbers {present}", param="file")
+    return parts
+
+
+# Conversion and cache
+
+
+def _converted(parts: list[Path], sha256: str | None, cache: Path) -> Path:
+    """The cached conversion of a GGUF file that may come in parts."""
+    for part in parts:
+        if not part.is_file():
+            raise ConfigurationError(f"{part} does not exist; a model is a folder or a GGUF file")
+    found = _digest(parts) if sha256 else None
+    if found != sha256:
+        raise ConfigurationError(f"{parts[0].name} has SHA-256 {found}, not {sha256} as declared", param="sha256")
+    with parts[0].open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ConfigurationError(f"{parts[0]} is no GGUF file; a model is a folder or a GGUF file")
+    identity = sha256 or [(str(part.resolve()), part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
+    return _cached(cache, _key(parts[0].name.split(".")[0], identity), lambda folder: _convert(parts, folder))
+
+
+def _digest(parts: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _key(name: str, identity: object) -> str:
+    readable = re.sub(r"[^\w-]+", "-", name)[:60]
+    return f"{readable}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _cached(cache: Path, key: str, make: Callable[[Path], None]) -> Path:
+    """``cache / key``, made if it is not there; it appears whole or not at all, and is made by one process only."""
+    target = cache / key
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{key}.lock"):
+        if not target.is_dir():
+            with TemporaryDirectory(prefix=f".{key}-", dir=cache) as scratch:
+                folder = Path(scratch) / "model"
+                folder.mkdir()
+                make(folder)
+                folder.rename(target)
+    return target
+
+
+def _convert(parts: list[Path], folder: Path) -> None:
+    with _joined(parts, folder.parent) as gguf:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+            )
+        except Exception as error:  # the tokenizer library raises bare Exceptions for files it cannot use
+            raise ConfigurationError(f"cannot read the model in {parts[0].name}: {error}") from error
+    if hasattr(model.config, "quantization_config"):
+        # The weights saved here are plain; a later load must not look for packed ones.
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _joined(parts: list[Path], scratch: Path) -> Iterator[Path]:
+    if len(parts) == 1:
+        yield parts[0]
+        return
+    whole = scratch / "joined.gguf"
+    with whole.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out)
+    yield whole
+    whole.unlink()
+
+
+# Random models
+
+
+def _random(shape: RandomModel, cache: Path) -> Path:
+    config = _config_of(shape)
+    return _cached(
+        cache, _key(f"random-{shape.architecture}", shape.model_dump()), lambda f: _invent(config, shape.seed, f)
+    )
+
+
+def _config_of(shape: RandomModel) -> Any:
+    if shape.architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ConfigurationError(
+            f"{shape.architecture!r} is no causal language model of transformers; try llama, gpt2, qwen2, gemma3_text",
+            param="random.architecture",
+        )
+    standard = AutoConfig.for_model(shape.architecture)
+    known = {*standard.to_dict(), *standard.attribute_map}
+    unknown = [name for name in shape.config if name not in known]
+    if unknown:
+        allowed = ", ".join(sorted(known))
+        raise ConfigurationError(f"{shape.architecture} has no {unknown[0]}; it has {allowed}", param="random.config")
+    common = {own: name for name, own in standard.attribute_map.items()}
+    given = {common.get(name, name): value for name, value in shape.config.items()}
+    fields = {name: value for name, value in _small(given).items() if name in known} | given
+    if fields["vocab_size"] <= _END:
+        raise ConfigurationError(f"vocab_size must be at least {_END + 1}", param="random.config.vocab_size")
+    try:
+        return AutoConfig.for_model(shape.architecture, **fields)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{shape.architecture} cannot be so: {error}", param="random.config") from error
+
+
+def _small(given: Mapping[str, Any]) -> dict[str, Any]:
+    width, heads = given.get("hidden_size", 64), given.get("num_attention_heads", 4)
+    return {
+        "vocab_size": _END + 1,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": width // heads,
+        "max_position_embeddings": 2048,
+        "bos_token_id": None,
+        "eos_token_id": _END,
+        "pad_token_id": _END,
+    }
+
+
+def _invent(config: Any, seed: int, folder: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    _byte_tokenizer().save_pretrained(folder)
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte b is id b; id 256 ends the text."""
+    alphabet = {character: byte for byte, character in bytes_to_unicode().items()}
+    backend = Tokenizer(models.BPE(alphabet, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
