@@ -12,8 +12,7 @@ from cluster.config import parse
 from cluster.schema import Configuration, DriverResources, EnsembleConfig, ModelConfig, Resources
 from deployments import driver, ingress, model
 from deployments.driver import EnsembleSettings, JudgeSettings
-from deployments.engines.loading import ModelSettings
-from deployments.engines.transformers import Limits
+from deployments.engines.settings import Limits, ModelSettings
 from deployments.gateway import Limits as HttpLimits
 from deployments.ingress import Listing
 

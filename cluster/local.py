@@ -39,9 +39,8 @@ def running(
         address: of a running Ray cluster (``auto``: the one on this machine); ``None`` starts one.
         host, port: where the API listens; ``None``: as configured.
     """
-    url = start(configuration, address=address, host=host, port=port, progress=progress)
     try:
-        yield url
+        yield start(configuration, address=address, host=host, port=port, progress=progress)
     finally:
         stop(configuration, cluster=address is None)
 
@@ -83,6 +82,8 @@ def attach(configuration: Configuration, address: str | None) -> None:
     """
     if ray.is_initialized():
         return
+    # What is worth knowing is told through ``progress``.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address is not None:
         ray.init(address=address, **quiet)
@@ -92,11 +93,11 @@ def attach(configuration: Configuration, address: str | None) -> None:
 
 
 def stop(configuration: Configuration, *, cluster: bool) -> None:
-    """Take the application down, and the cluster too if it was ours."""
-    serve.delete(configuration.name)
+    """Take the application down; with the whole cluster, where that is ours: everything on it ends at once."""
     if cluster:
-        serve.shutdown()
         ray.shutdown()
+    elif configuration.name in serve.status().applications:
+        serve.delete(configuration.name)
 
 
 def states(application: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ from ensemble.method import named
 
 _ANSWER_WITHIN = 5.0
 """Seconds that a deployment has to answer a question about itself."""
+_COUNTERS = frozenset({"steps", "tokens", "step_seconds"})
+"""Which of an engine's numbers only grow; the others are gauges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,11 @@ class GatewayReplica:
 
     async def _stats(self) -> Mapping[str, Mapping[str, float]]:
         stats = await together(member.stats() for member in self._members.values())
-        return dict(zip(self._members, stats, strict=True))
+        return {name: _exposed(values) for name, values in zip(self._members, stats, strict=True)}
+
+
+def _exposed(stats: Mapping[str, float]) -> dict[str, float]:
+    return {f"ensemble_{name}_total" if name in _COUNTERS else f"ensemble_{name}": v for name, v in stats.items()}
 
 
 def _served(member: RemoteMember, listing: Listing) -> Served:

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.calls import Description
 from ensemble.concurrency import shielded
 from ensemble.errors import EnsembleError, MemberError, MemberLost, MissingCapability, Overloaded
-from ensemble.member import Capability, Exchange, Member, Reply, Session
+from ensemble.member import Capability, Exchange, Member, Propose, Reply, Score, Session
 from ensemble.request import Event, Request
 from ensemble.vocabulary import Vocabulary
 
@@ -32,6 +32,7 @@ class RemoteMember(Member):
         self.card = description.card
         self._vocabulary = description.vocabulary
         self._handle = handle
+        self._lines: dict[str, Line] = {}
 
     @classmethod
     async def connect(cls, handle: DeploymentHandle[Any]) -> RemoteMember:
@@ -54,9 +55,19 @@ class RemoteMember(Member):
     async def start(self, request: Request) -> Session:
         if self._vocabulary is None or Capability.SESSIONS not in self.card.capabilities:
             raise MissingCapability(f"{self.name} has no sessions", member=self.name)
-        session = _RemoteSession(self.name, self._vocabulary, self._handle, new_key())
-        await session.open(request)
-        return session
+        key = new_key()
+        replica = pinned(self._handle, key)
+        try:
+            with translated(self.name):
+                place = await call(replica.open, key, request)
+        except BaseException:
+            # The replica may have opened it all the same; nobody else knows its key.
+            await _RemoteSession(self, self._vocabulary, key, Line(self.name, replica)).close()
+            raise
+        line = self._lines.setdefault(place, Line(self.name, replica))
+        # The newest key is the one that surely leads there: the ring may have changed since the line was made.
+        line.replica = replica
+        return _RemoteSession(self, self._vocabulary, key, line)
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
         with translated(self.name):
@@ -71,32 +82,18 @@ class RemoteMember(Member):
 
 
 class _RemoteSession(Session):
-    def __init__(self, member: str, vocabulary: Vocabulary, handle: DeploymentHandle[Any], key: str) -> None:
-        self.member, self.vocabulary = member, vocabulary
-        self._key = key
-        self._handle = handle
-        self._replica = pinned(handle, key)
-
-    async def open(self, request: Request) -> None:
-        try:
-            with translated(self.member):
-                await call(self._replica.open, self._key, request)
-        except BaseException:
-            # The replica may have opened it all the same; nobody else knows its key.
-            await self.close()
-            raise
+    def __init__(self, member: RemoteMember, vocabulary: Vocabulary, key: str, line: Line) -> None:
+        self.member, self.vocabulary = member.name, vocabulary
+        self._member, self._key, self._line = member, key, line
 
     async def _send(self, exchange: Exchange) -> Reply:
-        with translated(self.member):
-            reply: Reply = await call(self._replica.exchange, self._key, exchange)
-            return reply
+        return await self._line.send(self._key, exchange)
 
     async def fork(self) -> Session:
-        # A fork lives where its parent lives, so it is routed by the parent's key.
-        fork = _RemoteSession(self.member, self.vocabulary, self._handle, new_key())
-        fork._replica = self._replica
+        # A fork lives where its parent lives, so it uses the parent's line.
+        fork = _RemoteSession(self._member, self.vocabulary, new_key(), self._line)
         with translated(self.member):
-            await call(self._replica.fork, self._key, fork._key)
+            await call(self._line.replica.fork, self._key, fork._key)
         return fork
 
     async def close(self) -> None:
@@ -105,7 +102,59 @@ class _RemoteSession(Session):
 
     async def _closed(self) -> None:
         with translated(self.member):
-            await call(self._replica.close, self._key)
+            await call(self._line.replica.close, self._key)
+
+
+class Line:
+    """This process's sessions at one replica. Their short messages travel together.
+
+    What all sessions ask within one turn of the event loop goes out as one call, so that a replica is asked once per
+    step however many answers are decoded, and gets them as one batch. Messages that take many steps go alone.
+    """
+
+    def __init__(self, member: str, replica: DeploymentHandle[Any]) -> None:
+        """
+        Args:
+            replica: a handle pinned to it.
+        """
+        self.replica = replica
+        self._member = member
+        self._waiting: list[tuple[str, Exchange, asyncio.Future[Reply]]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def send(self, key: str, exchange: Exchange) -> Reply:
+        """One session's message and its reply."""
+        if isinstance(exchange.question, Propose | Score):
+            with translated(self._member):
+                reply: Reply = await call(self.replica.exchange, key, exchange)
+                return reply
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        answered: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.append((key, exchange, answered))
+        return await answered
+
+    def _flush(self) -> None:
+        batch, self._waiting = self._waiting, []
+        task = asyncio.create_task(self._carry(batch))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _carry(self, batch: list[tuple[str, Exchange, asyncio.Future[Reply]]]) -> None:
+        outcomes: Sequence[Reply | EnsembleError]
+        try:
+            with translated(self._member):
+                outcomes = await call(self.replica.exchange_all, [(key, exchange) for key, exchange, _ in batch])
+        except EnsembleError as error:
+            outcomes = [error] * len(batch)
+        for (_, _, answered), outcome in zip(batch, outcomes, strict=True):
+            if answered.done():
+                continue
+            if isinstance(outcome, EnsembleError):
+                answered.set_exception(outcome)
+            else:
+                answered.set_result(outcome)
 
 
 def new_key() -> str:

@@ -6,6 +6,7 @@ methods is ``deployments/member.py``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -14,9 +15,9 @@ from ray import serve
 
 from deployments.calls import CONCURRENT_CALLS, PINNED, Description
 from deployments.engines.engine import Engine
-from deployments.engines.loading import ModelSettings, start
+from deployments.engines.settings import ModelSettings
 from ensemble.concurrency import batches
-from ensemble.errors import MemberLost
+from ensemble.errors import EnsembleError, MemberLost
 from ensemble.member import Exchange, Reply
 from ensemble.request import Event, Request
 
@@ -25,6 +26,9 @@ class ModelReplica:
     """One copy of a model."""
 
     async def __init__(self, settings: ModelSettings) -> None:  # type: ignore[misc]  # Serve awaits it
+        # Only a replica imports torch: whoever deploys it starts in a quarter of the time without.
+        from deployments.engines.loading import start
+
         self._engine: Engine = await start(settings)
 
     async def describe(self) -> Description:
@@ -36,11 +40,23 @@ class ModelReplica:
             async for events in ready:
                 yield events
 
-    async def open(self, session: str, request: Request) -> None:
+    async def open(self, session: str, request: Request) -> str:
+        """Begin a session; returns the name of this replica, where the session lives."""
         await self._engine.open(session, request)
+        return str(serve.get_replica_context().replica_id.unique_id)
 
     async def exchange(self, session: str, exchange: Exchange) -> Reply:
         return await self._engine.exchange(session, exchange)
+
+    async def exchange_all(self, messages: Sequence[tuple[str, Exchange]]) -> list[Reply | EnsembleError]:
+        """Messages of many sessions at once, each with its own reply or error."""
+        return await asyncio.gather(*(self._outcome(session, exchange) for session, exchange in messages))
+
+    async def _outcome(self, session: str, exchange: Exchange) -> Reply | EnsembleError:
+        try:
+            return await self._engine.exchange(session, exchange)
+        except EnsembleError as error:
+            return error
 
     async def fork(self, session: str, fork: str) -> None:
         await self._engine.fork(session, fork)

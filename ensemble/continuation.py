@@ -73,10 +73,13 @@ class Continuation:
         if question is None or isinstance(question, LogprobsAt):
             return Usage()
         read, self._unread = self._unread, 0
-        self._paid = len(payload.ids) if isinstance(payload, Proposal) else int(isinstance(question, Next))
+        written = len(payload.ids) if isinstance(payload, Proposal) else int(isinstance(question, Next))
+        if isinstance(question, Next) and self._paid:
+            written = 0  # asked again about the same place, say for a longer list
+        self._paid = max(self._paid, written)
         if isinstance(payload, tuple):
             read += sum(len(scored.ids) for scored in payload)
-        return Usage(prompt_tokens=read, completion_tokens=self._paid)
+        return Usage(prompt_tokens=read, completion_tokens=written)
 
     def _edited(self, edit: Edit) -> list[int]:
         if isinstance(edit, Append):

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from deployments.engines.engine import CAPABILITIES, Engine, EngineKind
+from deployments.engines.engine import CAPABILITIES, Engine
 from deployments.engines.fetching import load, resolve
 from deployments.engines.forward import Forward
-from deployments.engines.sources import DType, Source
+from deployments.engines.settings import ModelSettings
+from deployments.engines.sources import DType
 from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import tokeniser_of
-from deployments.engines.transformers import Limits, TransformersEngine
+from deployments.engines.transformers import TransformersEngine
 from ensemble.errors import ConfigurationError
-from ensemble.member import Card, Price
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSettings:
-    """Everything a replica needs to load one model; plain values that travel."""
-
-    name: str
-    source: Source
-    engine: EngineKind = "transformers"
-    dtype: DType = "auto"
-    """``auto``: as stored on a GPU, float32 on a CPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto``: the GPU if this process can see one."""
-    context_length: int | None = None
-    """``None``: what the model was trained for."""
-    slots: int = 16
-    threads: int = 1
-    """Of one forward pass on the CPU."""
-    limits: Limits = field(default_factory=Limits)
-    price: Price = field(default_factory=Price)
-    chat_template: str | None = None
-    cache: Path | None = None
+from ensemble.member import Card
 
 
 async def start(settings: ModelSettings) -> Engine:

@@ -13,12 +13,13 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.engines.batch import Row
 from deployments.engines.engine import Engine
 from deployments.engines.forward import Forward
+from deployments.engines.gathering import Gathering
+from deployments.engines.settings import Limits
 from deployments.engines.slots import Slot, SlotTable
 from deployments.engines.work import Answering, State, Work, WriteWork, work_for
 from ensemble.concurrency import cancel, merge
@@ -39,18 +40,6 @@ class Prompts(Protocol):
     def __call__(self, request: Request) -> list[int]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one replica takes on."""
-
-    prefill_chunk: int = 256
-    """Prompt tokens computed in one tick; bounds how long a prefill delays decoding neighbours."""
-    sessions: int = 1024
-    """Open sessions; further ones are refused as overload."""
-    idle_seconds: float = 60.0
-    """A session not spoken to for so long is closed: its driver is gone."""
-
-
 class TransformersEngine(Engine):
     """One model, its slots, and the loop that batches."""
 
@@ -66,6 +55,7 @@ class TransformersEngine(Engine):
         self._sessions: dict[str, State] = {}
         self._queue: list[Work] = []
         self._wake = asyncio.Event()
+        self._gathering = Gathering()
         self._tick = 0
         self._tokens = 0
         self._step_seconds = 0.0
@@ -127,6 +117,7 @@ class TransformersEngine(Engine):
     async def close(self, session: str) -> None:
         state = self._sessions.pop(session, None)
         if state is not None:
+            self._gathering.asked(session)
             self._abandon(state, MemberLost("the session was closed", member=self.card.name))
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
@@ -226,6 +217,7 @@ class TransformersEngine(Engine):
         if not self.alive:
             raise MemberLost(f"{self.card.name} is shut down", member=self.card.name)
         self._queue.append(work)
+        self._gathering.asked(work.state.key)
         self._wake.set()
 
     def _withdraw(self, work: Work) -> None:
@@ -235,17 +227,21 @@ class TransformersEngine(Engine):
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            await self._gathering.complete()
             batch = self._planned()
             if not batch:
                 self._wake.clear()
                 continue
             began = time.perf_counter()
             await self._loop.run_in_executor(self._thread, self._step, batch)
-            self._step_seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self._step_seconds += seconds
             for work, _, _ in batch:
                 if work.finished:
                     self._withdraw(work)
                 work.deliver()
+            answered = [work.state.key for work, _, _ in batch if work.finished and work.state.key in self._sessions]
+            self._gathering.answered(answered, seconds)
             # Whoever was just answered may ask again before the next pass is put together.
             await asyncio.sleep(0)
 
