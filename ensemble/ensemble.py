@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ensemble.concurrency import merge, shielded
-from ensemble.errors import BadRequest, ConfigurationError, OverCap
+from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, OverCap
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability, Card, Member
 from ensemble.meter import Meter
@@ -93,10 +93,15 @@ class Ensemble(Member):
                     for spent in meter.drain():
                         yield spent
                     yield event
+        except EnsembleError:
+            # What a failed answer has cost is told before the failure is.
             for spent in meter.drain():
                 yield spent
+            raise
         finally:
             await shielded(meter.close())
+        for spent in meter.drain():
+            yield spent
 
     async def _choice(
         self, method: Method[Any], request: Request, choice: int, members: Members

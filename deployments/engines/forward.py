@@ -72,7 +72,7 @@ class Forward:
         return outputs.logits[places], outputs.hidden_states[-1][places]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
-        self.cache.place(self._tensor(batch.slots), self._tensor(batch.columns), self._tensor(batch.rows), batch.width)
+        self.cache.place(self._tensor(batch.slots), self._tensor(batch.columns), batch.rows.tolist(), batch.width)
         return {
             "input_ids": self._tensor(batch.ids),
             "position_ids": self._tensor(batch.positions),

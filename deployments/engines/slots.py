@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,19 +35,18 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._values: list[torch.Tensor] = []
         self._capacity = 0
 
-    def place(self, slots: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, width: int) -> None:
+    def place(self, slots: torch.Tensor, columns: torch.Tensor, rows: Sequence[int], width: int) -> None:
         """Say where the coming pass writes and reads.
 
         Args:
             slots, columns: shape [B, T], where each token's key and value go.
-            rows: shape [B], the slot each row attends to.
+            rows: the slot each row attends to, ascending.
             width: columns that are read.
         """
         self._slots, self._columns, self._width = slots, columns, width
-        first, count = int(rows[0]), len(rows)
-        consecutive = bool((rows == torch.arange(first, first + count, device=rows.device)).all())
+        consecutive = all(right == left + 1 for left, right in pairwise(rows))
         # A slice is a view, an index is a copy of every key of every row: decoding in neighbouring slots stays cheap.
-        self._rows: Any = slice(first, first + count) if consecutive else rows
+        self._rows: Any = slice(rows[0], rows[-1] + 1) if consecutive else torch.tensor(rows, device=slots.device)
         self._grow(width)
 
     def update(

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from copy import copy
 from typing import Protocol
 
 from deployments.engines.batch import Row
@@ -25,7 +26,7 @@ from deployments.engines.work import Answering, State, Work, WriteWork, work_for
 from ensemble.concurrency import cancel, merge
 from ensemble.continuation import Continuation
 from ensemble.errors import EnsembleError, MemberError, MemberLost, Overloaded
-from ensemble.member import Card, Exchange, Reply, SyncText
+from ensemble.member import Card, Exchange, Payload, Question, Reply, SyncText
 from ensemble.request import Event, Request, Spent, Usage
 from ensemble.sampling import seeded
 from ensemble.vocabulary import Tokeniser, common_prefix
@@ -87,18 +88,24 @@ class TransformersEngine(Engine):
 
     async def _carried_out(self, state: State, exchange: Exchange) -> Reply:
         began = time.perf_counter()
+        before = copy(state.continuation)
+        try:
+            state.continuation.apply(exchange.edit)
+            payload = await self._answered(state, exchange.question)
+        except BaseException:
+            # What was not answered was not done: the same message may come again.
+            state.continuation = before
+            raise
         continuation = state.continuation
-        before = continuation.ids
-        continuation.apply(exchange.edit)
-        if continuation.ids != before:
-            state.row = None
-        payload = None
-        if exchange.question is not None:
-            work = work_for(state, exchange.question, self.vocabulary)
-            await self._completed(work)
-            payload = work.payload
         usage = self.card.price.of(continuation.usage(exchange.question, payload))
         return Reply(payload, len(continuation.ids), usage, continuation.room, time.perf_counter() - began)
+
+    async def _answered(self, state: State, question: Question | None) -> Payload:
+        if question is None:
+            return None
+        work = work_for(state, question, self.vocabulary)
+        await self._completed(work)
+        return work.payload
 
     async def _completed(self, work: Answering) -> None:
         work.prepare()
@@ -112,7 +119,9 @@ class TransformersEngine(Engine):
     async def fork(self, session: str, fork: str) -> None:
         parent = self._state(session)
         if fork not in self._sessions:
-            self._sessions[fork] = State(fork, parent.continuation.fork(), parent.row)
+            state = self._sessions[fork] = State(fork, parent.continuation.fork())
+            if parent.row is not None:
+                state.remember(state.continuation.ids, parent.row)
 
     async def close(self, session: str) -> None:
         state = self._sessions.pop(session, None)

@@ -42,13 +42,23 @@ class State:
 
     key: str
     continuation: Continuation
-    row: Floats | None = None
-    """Log-probabilities after the last id, shape [size]; ``None`` when an edit made them stale."""
     answered: tuple[int, Reply] | None = None
     """Last version and its reply."""
     touched: float = field(default_factory=time.monotonic)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Messages to one session are carried out one after another."""
+    _last: tuple[list[int], Floats] | None = None
+
+    @property
+    def row(self) -> Floats | None:
+        """Log-probabilities after the last id, shape [size]; ``None`` if an edit has made them stale."""
+        # Every edit makes a new list, so a distribution belongs to the list object that it was computed for. A work
+        # that was given up while its pass ran may still remember: for a list that is not the session's any more.
+        return self._last[1] if self._last is not None and self._last[0] is self.continuation.ids else None
+
+    def remember(self, ids: list[int], row: Floats) -> None:
+        """Keep the distribution after these ids of the continuation."""
+        self._last = (ids, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,11 @@ class Logits:
     """Shape [n, K]: the likeliest ids, K at least what the work asked for."""
     hidden: Floats | None
     """Shape [n, hidden size]."""
+
+    def row(self, place: int) -> Floats:
+        """Log-probabilities of one place."""
+        row: Floats = self.logprobs[place]
+        return row
 
     def top(self, row: int, k: int) -> Distribution:
         """The ``k`` likeliest tokens of one place, ties in order of id; 0: all."""
@@ -81,6 +96,7 @@ class Work(ABC):
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._ids = state.continuation.ids
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.finished = False
 
@@ -115,10 +131,12 @@ class Work(ABC):
             self.done.set_exception(error)
 
     def _stem_row(self, logits: Logits) -> Floats:
-        if self.needs_stem:
-            self.state.row = finite(logits.logprobs[0])
-        assert self.state.row is not None
-        return self.state.row
+        if not self.needs_stem:
+            assert self.state.row is not None
+            return self.state.row
+        row = finite(logits.row(0))
+        self.state.remember(self._ids, row)
+        return row
 
 
 class NextWork(Work):
@@ -151,16 +169,18 @@ class LogprobsAtWork(Work):
     def __init__(self, state: State, question: LogprobsAt) -> None:
         super().__init__(state)
         state.continuation.known(question.ids)
-        self._ids = list(question.ids)
+        self._wanted = list(question.ids)
         self.payload: Payload = None
 
     def prepare(self) -> None:
         if self.state.row is not None:
-            self.payload, self.finished = self.state.row[self._ids], True
+            self._look_up(self.state.row)
 
     def absorb(self, logits: Logits) -> None:
-        self._stem_row(logits)
-        self.prepare()
+        self._look_up(self._stem_row(logits))
+
+    def _look_up(self, row: Floats) -> None:
+        self.payload, self.finished = row[self._wanted], True
 
 
 class ScoreWork(Work):
@@ -170,31 +190,30 @@ class ScoreWork(Work):
         super().__init__(state)
         self.topk = question.topk
         self._continuations = [state.continuation.spelt(c) for c in question.continuations]
-        self._ids, self._parents, self._places = _tree(self._continuations)
+        self._nodes, self._parents, self._places = _tree(self._continuations)
         self.payload: Payload = None
 
     def tree(self) -> tuple[Sequence[int], Sequence[int]]:
-        return self._ids, self._parents
+        return self._nodes, self._parents
 
     def prepare(self) -> None:
-        if not self._ids and not self.needs_stem:
-            self._conclude(None, 0)
+        if not self._nodes and self.state.row is not None:
+            self._conclude(self.state.row, ())
 
     def absorb(self, logits: Logits) -> None:
-        offset = int(self.needs_stem)
-        self._stem_row(logits)
-        self._conclude(logits, offset)
+        first = int(self.needs_stem)
+        stem = self._stem_row(logits)
+        self._conclude(stem, [logits.row(first + node) for node in range(len(self._nodes))])
 
-    def _conclude(self, logits: Logits | None, offset: int) -> None:
+    def _conclude(self, stem: Floats, nodes: Sequence[Floats]) -> None:
+        """From the distributions after the stem and after each id of the tree."""
         self.payload = tuple(
-            self._scored(ids, places, logits, offset)
+            self._scored(ids, [stem, *(finite(nodes[place]) for place in places)])
             for ids, places in zip(self._continuations, self._places, strict=True)
         )
         self.finished = True
 
-    def _scored(self, ids: tuple[int, ...], places: list[int], logits: Logits | None, offset: int) -> Scored:
-        assert self.state.row is not None
-        rows = [self.state.row, *(finite(logits.logprobs[offset + place]) for place in places if logits)]
+    def _scored(self, ids: tuple[int, ...], rows: list[Floats]) -> Scored:
         return Scored(
             ids,
             np.array([row[i] for row, i in zip(rows, ids, strict=False)], np.float32),
@@ -210,17 +229,17 @@ class ProposeWork(Work):
         super().__init__(state)
         self._question, self._vocabulary = question, vocabulary
         self._sampling = seeded(question.sampling)
-        self._ids: list[int] = []
+        self._draft: list[int] = []
         self._logprobs: list[float] = []
         self._drawn_from: list[Floats] = []
         self.payload: Payload = None
 
     def stem(self) -> list[int]:
-        return [*self.state.continuation.all_ids, *self._ids]
+        return [*self.state.continuation.all_ids, *self._draft]
 
     @property
     def needs_stem(self) -> bool:
-        return bool(self._ids) or self.state.row is None
+        return bool(self._draft) or self.state.row is None
 
     def prepare(self) -> None:
         if not self.needs_stem:
@@ -228,21 +247,21 @@ class ProposeWork(Work):
             self._write(self.state.row)
 
     def absorb(self, logits: Logits) -> None:
-        self._write(finite(logits.logprobs[0]) if self._ids else self._stem_row(logits))
+        self._write(finite(logits.row(0)) if self._draft else self._stem_row(logits))
 
     def _write(self, row: Floats) -> None:
         allowed = np.where(self._vocabulary.writable, row, -np.inf)
         continuation = self.state.continuation
-        token = draw(allowed, self._sampling, len(continuation.ids) + len(self._ids))
-        self._ids.append(token)
+        token = draw(allowed, self._sampling, len(continuation.ids) + len(self._draft))
+        self._draft.append(token)
         self._logprobs.append(float(row[token]))
         if self._question.full:
             self._drawn_from.append(processed(allowed, self._sampling))
-        ending = self._question.until.reached(self._ids, self._vocabulary, continuation.room)
+        ending = self._question.until.reached(self._draft, self._vocabulary, continuation.room)
         if ending is not None:
-            text = self._vocabulary.text(self._ids)
+            text = self._vocabulary.text(self._draft)
             logprobs = np.array(self._logprobs, np.float32)
-            self.payload = Proposal(tuple(self._ids), text, logprobs, ending, tuple(self._drawn_from))
+            self.payload = Proposal(tuple(self._draft), text, logprobs, ending, tuple(self._drawn_from))
             self.finished = True
 
 
@@ -265,7 +284,7 @@ class WriteWork(Work):
         return True
 
     def absorb(self, logits: Logits) -> None:
-        self._new.extend(self._writer.write(finite(logits.logprobs[0])))
+        self._new.extend(self._writer.write(finite(logits.row(0))))
         self._written += 1
         self.finished = self._writer.finished
 

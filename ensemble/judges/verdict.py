@@ -29,7 +29,8 @@ class VerdictOptions(BaseModel):
 
     template: str = "{question}\n\nSolution so far:\n{answer}\n\nIs the last step right? Answer yes or no."
     """What the model is asked. ``{question}``: the request's question; ``{answer}``: the solution up to and including
-    the judged step; ``{step}``: the judged step alone. Braces are doubled to stand for themselves."""
+    the judged step; ``{step}``: the judged step alone; both without the line end they close with. Braces are doubled
+    to stand for themselves."""
     chat: bool = True
     """Ask in a user message (the default), or with a raw prompt that the verdict continues."""
     yes: str = Field(default="yes", min_length=1)
@@ -106,6 +107,8 @@ class VerdictJudge(Judge):
         return [[next(rewards) for _ in steps] for steps in shown]
 
     async def _reward(self, question: str, answer: str, step: str) -> float:
+        # Whether a step ends with its line or with the answer is the cutting's doing and says nothing about it.
+        answer, step = answer.removesuffix("\n"), step.removesuffix("\n")
         text = self._options.template.format(question=question, answer=answer, step=step)
         asked = Request(messages=(Message("user", text),)) if self._options.chat else Request(prompt=text)
         async with await self._model.start(asked) as session:

@@ -11,8 +11,10 @@ Subclass it in a test module and give it a member (pytest-asyncio in auto mode):
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +130,18 @@ class EngineConformance:
             first, second = await session._send(again), await session._send(again)
             assert first.length == second.length
             assert np.array_equal(_distribution(first.payload).ids, _distribution(second.payload).ids)
+
+    async def test_a_message_given_up_and_sent_again_is_carried_out_once(self, member: Member) -> None:
+        letters = (await member.tokenise([b"ab"]))[0]
+        async with await member.start(Request.of(QUESTION)) as session:
+            message = Exchange(version=1, edit=Append(tuple(letters)), question=Next(0))
+            for patience in (0.0, 0.001, 0.005):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await session._send(message)
+            reply = await session._send(message)
+            assert reply.length == len(letters)
+            await self._same(_distribution(reply.payload), await self._fresh(member, letters))
 
     async def test_characters_may_be_split_over_messages(self, member: Member) -> None:
         text = "é漢🙂"[: self.text_limit].encode()
