@@ -12,7 +12,8 @@ import transformers
 
 from deployments.engines.engine import EngineMember
 from deployments.engines.forward import Forward
-from deployments.engines.transformers import Limits, TransformersEngine
+from deployments.engines.settings import Limits
+from deployments.engines.transformers import TransformersEngine
 from ensemble.concurrency import together
 from ensemble.errors import ConfigurationError, MemberLost, Overloaded
 from ensemble.member import Capability, Card, Until
@@ -44,10 +45,10 @@ ARCHITECTURES: dict[str, Any] = {
 }
 
 
-def engine_of(architecture: str, *, slots: int = 3, **limits: Any) -> TransformersEngine:
+def engine_of(architecture: str, *, slots: int = 3, device: str = "cpu", **limits: Any) -> TransformersEngine:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]())
+    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]()).to(device)
     tokeniser = LongestMatch(BYTES)
     card = Card(architecture, frozenset(Capability), CONTEXT, BYTES.fingerprint)
 
@@ -65,6 +66,20 @@ class TestTransformersEngine(EngineConformance):
         engine = engine_of(request.param)
         yield EngineMember(engine)
         assert engine.stats()["open_sessions"] == 0
+        await engine.shut()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA card here")
+class TestTransformersEngineOnGpu(EngineConformance):
+    """The same on a card; its kernels differ a little between batch shapes."""
+
+    tolerance = 1e-3
+
+    @pytest.fixture(params=sorted(ARCHITECTURES))
+    async def member(self, request: pytest.FixtureRequest) -> AsyncIterator[EngineMember]:
+        engine = engine_of(request.param, device="cuda")
+        yield EngineMember(engine)
         await engine.shut()
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -17,13 +18,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from deployments.gateway import Served, build_app
-from ensemble import method as methods
 from ensemble.ensemble import Caps, Ensemble
 from ensemble.errors import ContextTooLong, MemberLost
 from ensemble.member import Capability, Card, Member, Price
 from ensemble.method import Members, Method, Options, Stage
 from ensemble.request import Delta, Event, Finish, Request, Trace
 from ensemble.testing import ScriptedMember, TinyMember
+
+methods = import_module("ensemble.method")
 
 PRICE = Price(Decimal("1000"), Decimal("2000"))
 """0.001 for each prompt token, 0.002 for each completion token."""
