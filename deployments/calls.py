@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ray.serve.config import RequestRouterConfig
+from ray.serve.schema import LoggingConfig
 
 from ensemble.member import Card
 from ensemble.vocabulary import Vocabulary
@@ -14,6 +15,9 @@ PINNED = RequestRouterConfig(
     request_router_kwargs={"num_fallback_replicas": 0},
 )
 """Calls with equal session ids go to one replica, always: another would not know the session."""
+
+LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
+"""A log line for every message of every session would cost more than the message."""
 
 CONCURRENT_CALLS = 4096
 """Calls under way at one replica; sessions and slots bound the work, not this."""

@@ -10,7 +10,7 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.calls import CONCURRENT_CALLS, Description
+from deployments.calls import CONCURRENT_CALLS, LOGGING, Description
 from deployments.member import RemoteMember
 from ensemble import judges
 from ensemble.concurrency import batches, together
@@ -99,5 +99,6 @@ def deploy(
         num_replicas=replicas,
         ray_actor_options=dict(actor or {}),
         max_ongoing_requests=CONCURRENT_CALLS,
+        logging_config=LOGGING,
     )
     return deployment.bind(settings, list(members), judge_model)

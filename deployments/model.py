@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import serve
 
-from deployments.calls import CONCURRENT_CALLS, PINNED, Description
+from deployments.calls import CONCURRENT_CALLS, LOGGING, PINNED, Description
 from deployments.engines.engine import Engine
 from deployments.engines.settings import ModelSettings
 from ensemble.concurrency import batches
@@ -88,6 +88,7 @@ def deploy(settings: ModelSettings, *, replicas: int = 1, actor: Mapping[str, An
         num_replicas=replicas,
         ray_actor_options=dict(actor or {}),
         max_ongoing_requests=CONCURRENT_CALLS,
+        logging_config=LOGGING,
         request_router_config=PINNED,
     )
     return deployment.bind(settings)
