@@ -18,9 +18,9 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from ray import serve
 from rich.console import Console
@@ -131,24 +131,16 @@ async def ensemble_rate(ensemble: Ensemble, concurrency: int, tokens: int) -> tu
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
     handles = [serve.get_deployment_handle(f"model-{name}", "lockstep") for name in ARCHITECTURES]
-    members = [await TimedMember.connect(handle) for handle in handles]
+    members = [cast(TimedMember, await TimedMember.connect(handle)) for handle in handles]
     ensemble = Ensemble("pair", "gac", members)
-    figures: dict[str, Any] = {
-        "cpus": os.cpu_count(),
-        "tokens": args.tokens,
-        "efficiency": {},
-        "alone": {},
-        "step_ms": {},
-    }
-    await repeated(lambda: _warm(members, ensemble), 1)
+    shape = {name: getattr(args, name) for name in ("hidden", "layers", "tokens", "rounds")}
+    figures: dict[str, Any] = {"cpus": os.cpu_count(), **shape}
+    figures |= {name: {} for name in ("efficiency", "efficiency_alone", "tokens_per_s", "step_ms")}
+    await _warm(members, ensemble)
     for concurrency in args.concurrency:
-        rounds = await repeated(lambda c=concurrency: _round(members, ensemble, c, args.tokens), args.rounds)
+        rounds = [await _round(members, ensemble, concurrency, args.tokens) for _ in range(args.rounds)]
         _report(figures, str(concurrency), rounds)
     return figures
-
-
-async def repeated(run: Callable[[], Awaitable[Any]], times: int) -> list[Any]:
-    return [await run() for _ in range(times)]
 
 
 async def _warm(members: list[TimedMember], ensemble: Ensemble) -> None:
