@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
 from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
 
 from cluster.app import Arguments, build
 from cluster.plan import plan
@@ -20,7 +22,7 @@ from ensemble.errors import ConfigurationError
 Progress = Callable[[Mapping[str, str]], None]
 """Told the state of every deployment, by name, whenever it has changed."""
 
-_LOOK_AGAIN = 0.3
+_LOOK_AGAIN = 0.1
 """Seconds between two looks at what is starting."""
 
 
@@ -59,20 +61,17 @@ def start(
         ConfigurationError: a deployment could not be started; the message is the deployment's own.
     """
     attach(configuration, address)
-    host, port = host or configuration.gateway.host, configuration.gateway.port if port is None else port
-    serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(configuration.name, progress, done), daemon=True)
-    watcher.start()
+    wanted = {"host": host or configuration.gateway.host, "port": configuration.gateway.port if port is None else port}
+    serve.start(http_options=wanted, logging_config={"log_level": "WARNING"})
+    application = build(Arguments(config=configuration.as_dict()))
+    target = serve.RunTarget(application, name=configuration.name, route_prefix="/")
     try:
-        application = build(Arguments(config=configuration.as_dict()))
-        serve.run(application, name=configuration.name, route_prefix="/")
-    except RuntimeError as error:
-        raise ConfigurationError(_reasons(configuration.name) or str(error)) from error
-    finally:
-        done.set()
-        watcher.join()
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        serve.run_many([target], wait_for_applications_running=False)
+    except RayServeException as error:
+        raise ConfigurationError(f"{configuration.name} cannot be served there: {error}") from error
+    _watch(configuration.name, progress)
+    _get_global_client().wait_for_proxies_serving()
+    return _url()
 
 
 def attach(configuration: Configuration, address: str | None) -> None:
@@ -100,27 +99,31 @@ def stop(configuration: Configuration, *, cluster: bool) -> None:
         serve.delete(configuration.name)
 
 
-def states(application: str) -> dict[str, str]:
-    """State of every deployment of an application, by name."""
-    status = serve.status().applications.get(application)
-    return {name: str(d.status.value) for name, d in status.deployments.items()} if status else {}
+def _url() -> str:
+    """Where Serve listens: on a cluster where it ran before, as it was told then."""
+    http = _get_global_client().http_config
+    return f"http://{'127.0.0.1' if http.host == '0.0.0.0' else http.host}:{http.port}"
 
 
-def _reasons(application: str) -> str:
-    status = serve.status().applications.get(application)
-    if status is None:
-        return ""
-    failed = [f"{name}: {d.message}" for name, d in status.deployments.items() if d.message]
-    return "\n".join(failed) or status.message
+def _watch(application: str, progress: Progress | None) -> None:
+    """Return when the application runs.
 
+    Ray's client of Serve is not thread-safe (2.60), so one thread both waits and tells.
 
-def _watch(application: str, progress: Progress | None, done: threading.Event) -> None:
+    Raises:
+        ConfigurationError: it will not run.
+    """
     told: Mapping[str, str] = {}
-    while progress is not None and not done.is_set():
-        now = states(application)
-        if now != told:
+    status = serve.status().applications[application]
+    while status.status != ApplicationStatus.RUNNING:
+        now = {name: str(deployment.status.value) for name, deployment in status.deployments.items()}
+        if progress is not None and now != told:
             progress(now)
             told = now
+        if status.status == ApplicationStatus.DEPLOY_FAILED:
+            reasons = [f"{name}: {d.message}" for name, d in status.deployments.items() if d.message]
+            raise ConfigurationError("\n".join(reasons) or status.message)
         time.sleep(_LOOK_AGAIN)
+        status = serve.status().applications[application]
     if progress is not None:
-        progress(states(application))
+        progress({name: str(deployment.status.value) for name, deployment in status.deployments.items()})

@@ -73,6 +73,7 @@ def build_app(
     ready: Ready | None = None,
     stats: Stats | None = None,
     clock: Callable[[], float] = time.time,
+    tell_ids: bool = True,
 ) -> FastAPI:
     """The API over these models, by public name.
 
@@ -80,6 +81,7 @@ def build_app(
         ready: asked by /ready; omitted: all models are ready.
         stats: asked by /metrics; omitted: there are none.
         clock: seconds since 1970.
+        tell_ids: give each response an ``x-request-id``; false where the server around the app does so.
     """
     gateway = Gateway(models, limits or Limits(), ready, stats, clock)
     app = FastAPI(title="ray-ensemble", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
@@ -90,7 +92,7 @@ def build_app(
     app.add_route("/health", gateway.health)
     app.add_route("/ready", gateway.ready)
     app.add_route("/metrics", gateway.metrics)
-    errors.install(app)
+    errors.install(app, tell_ids=tell_ids)
     return app
 
 

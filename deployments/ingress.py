@@ -46,7 +46,8 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         models = {name: _served(member, self._listings[name]) for name, member in self._members.items()}
-        return build_app(models, limits=self._limits, ready=self._ready, stats=self._stats)
+        # Serve's proxy has named the request before it comes here, and tells the name.
+        return build_app(models, limits=self._limits, ready=self._ready, stats=self._stats, tell_ids=False)
 
     async def _ready(self) -> Mapping[str, str]:
         states = await together(_state(member) for member in self._members.values())

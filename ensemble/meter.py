@@ -23,6 +23,7 @@ class Meter:
         self._usage: dict[str, Usage] = {}
         self._unreported: dict[str, Usage] = {}
         self._open: set[Session] = set()
+        self._begun = 0
 
     def wrap(self, members: Iterable[Member]) -> list[Member]:
         """The members, metered."""
@@ -50,6 +51,7 @@ class Meter:
             BudgetExceeded: before the message if nothing is left, or during it when time runs out.
         """
         self._check(new)
+        self._begun += new
         try:
             async with asyncio.timeout_at(self._deadline) as limit:
                 yield
@@ -60,7 +62,9 @@ class Meter:
 
     def _check(self, new: bool) -> None:
         spent = total(self._usage.values())
-        used = {"calls": spent.calls if new else 0, "tokens": spent.total_tokens, "cost": spent.cost}
+        # A call counts from its beginning, so that calls that begin together do not all find the same one left.
+        calls = max(spent.calls, self._begun) if new else 0
+        used = {"calls": calls, "tokens": spent.total_tokens, "cost": spent.cost}
         for name, amount in used.items():
             limit = getattr(self._budget, name)
             if limit is not None and amount >= limit:

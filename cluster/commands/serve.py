@@ -40,7 +40,8 @@ def serve(file: Path, host: str | None, port: int | None, address: str | None, d
             _told(local.start(configuration, address=address, host=host, port=port, progress=progress))
             return
         running = local.running(configuration, address=address, host=host, port=port, progress=progress)
-        with _interrupted(), running as url:
+        # Twice: Ray has a handler of its own, which it puts in the place of ours when it starts.
+        with _interrupted(), running as url, _interrupted():
             _told(url)
             threading.Event().wait()
     except (EnsembleError, ConnectionError) as error:

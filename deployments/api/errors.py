@@ -34,12 +34,16 @@ class WrongVerb(BadRequest):
     code = "method_not_allowed"
 
 
-def install(app: FastAPI) -> None:
-    """Make the app answer every error in OpenAI's shape and give each response an ``x-request-id``."""
+def install(app: FastAPI, *, tell_ids: bool = True) -> None:
+    """Make the app answer every error in OpenAI's shape and give each response an ``x-request-id``.
+
+    Args:
+        tell_ids: put the id into the response; false where the server around the app does so.
+    """
     app.add_exception_handler(EnsembleError, _known)
     app.add_exception_handler(HTTPException, _routing)
     app.add_exception_handler(ClientDisconnect, _departed)
-    app.add_middleware(RequestIds)
+    app.add_middleware(RequestIds, tell=tell_ids)
 
 
 def told(error: Exception, request_id: str) -> EnsembleError:
@@ -63,8 +67,9 @@ class RequestIds:
     Also the last resort for exceptions that no one expected.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, tell: bool) -> None:
         self._app = app
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,7 +82,8 @@ class RequestIds:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", name.encode())]
+                if self._tell:
+                    message["headers"] = [*message.get("headers", []), (b"x-request-id", name.encode())]
             await send(message)
 
         try:

@@ -62,7 +62,7 @@ async def test_each_step_is_shown_with_what_stands_before_it() -> None:
     model = Asked([{b"yes": 0.5, b"no": 0.5}])
     judge = VerdictJudge("v", model, template="{question}|{answer}|{step}", chat=False)
     rewards = await judge.judge(Request.of("q"), [["a\n", "b\n"], [], ["c"]])
-    assert [request.prompt for request in model.requests] == ["q|a\n|a\n", "q|a\nb\n|b\n", "q|c|c"]
+    assert [request.prompt for request in model.requests] == ["q|a|a", "q|a\nb|b", "q|c|c"]
     assert rewards == [[0.5, 0.5], [], [0.5]]
 
 

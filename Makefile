@@ -1,0 +1,42 @@
+# Every target sets itself up: `make demo` in a fresh clone is enough. VENV=… and PYTHON=… choose where and with what.
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+export VENV
+export PATH := $(BIN):$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test test-slow lint typecheck bench manifests clean
+
+$(VENV)/.ready: pyproject.toml scripts/setup
+	@scripts/setup
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.ready ## A virtual environment with everything needed
+
+demo: $(VENV)/.ready ## Models and ensembles on a local Ray cluster: answers, figures, a batch job
+	@python examples/demo.py
+
+serve: $(VENV)/.ready ## The demo's configuration, served until Ctrl-C
+	@ensemble serve examples/demo.yaml
+
+test: $(VENV)/.ready lint typecheck ## All checks and tests but the slow ones
+	@python -m pytest -m 'not slow and not gpu'
+
+test-slow: $(VENV)/.ready ## Tests that train, build or measure
+	@python -m pytest -m 'slow and not gpu'
+
+lint: $(VENV)/.ready ## Style, format, and which folder may import which
+	@ruff check . && ruff format --check --quiet . && lint-imports
+
+typecheck: $(VENV)/.ready ## mypy, strict
+	@mypy && mypy examples scripts
+
+bench: $(VENV)/.ready ## The demo's table over 200 questions
+	@python examples/demo.py --only figures --questions 200
+
+manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
+	@python scripts/manifests.py
+
+clean: ## Remove the virtual environment and all caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks build out *.egg-info

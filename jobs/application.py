@@ -1,0 +1,129 @@
+"""Where a job's model runs: an application that is served already, or one that is served for the job.
+
+What is served is compared with the configuration by what its replicas were made from, so a name alone is not trusted.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from cluster import local
+from cluster.app import Arguments, build
+from cluster.schema import Configuration
+from ensemble.errors import ConfigurationError
+from jobs.asking import Target
+
+
+@contextmanager
+def serving(
+    configuration: Configuration, model: str, address: str | None, progress: local.Progress | None = None
+) -> Iterator[Target]:
+    """The model of the configuration, ready to be asked; what was not there before is gone afterwards.
+
+    Args:
+        address: of a running Ray cluster (``auto``: the one on this machine); ``None`` takes the one that this
+            process is connected to, or starts one.
+
+    Raises:
+        ConfigurationError: the cluster serves something else, or the configuration could not be brought up.
+    """
+    connected = ray.is_initialized()
+    shared = address is not None or connected
+    target = Target(configuration.name, _deployment(configuration, model))
+    with ExitStack() as stack:
+        if shared and not connected:
+            local.attach(configuration, address)
+            stack.callback(ray.shutdown)
+        if not (shared and _served(configuration, target.deployment)):
+            where = (address or "auto") if shared else None
+            stack.enter_context(local.running(configuration, address=where, port=_free_port(), progress=progress))
+        yield target
+
+
+def _deployment(configuration: Configuration, name: str) -> str:
+    return f"ensemble-{name}" if name in configuration.ensembles else f"model-{name}"
+
+
+def _served(configuration: Configuration, deployment: str) -> bool:
+    """Whether the deployment, and everything it asks, is served as configured."""
+    applications = serve.status().applications
+    if configuration.name not in applications:
+        if applications:
+            names = ", ".join(applications)
+            raise ConfigurationError(f"the cluster serves {names}; it has no room for application {configuration.name}")
+        return False
+    wanted, found = _wanted(configuration), _found(configuration.name)
+    if differing := [name for name in _reached(wanted, deployment) if wanted[name] != found.get(name)]:
+        raise ConfigurationError(
+            f"the cluster serves application {configuration.name} with another {', '.join(differing)} "
+            "than the file says; change the name in the file, or serve the file first"
+        )
+    return True
+
+
+def _wanted(configuration: Configuration) -> dict[str, Any]:
+    """By deployment, what its replicas are to be made from."""
+    wanted: dict[str, Any] = {}
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, serve.Application):
+            bound = value._bound_deployment
+            wanted[bound.name] = visit(bound.init_args)
+            return _Named(bound.name)
+        return _inside(value, visit)
+
+    visit(build(Arguments(config=configuration.as_dict())))
+    return wanted
+
+
+def _found(application: str) -> dict[str, Any]:
+    """By deployment, what its replicas were made from. Serve tells it only to those who ask its controller."""
+    from ray.serve.context import _get_global_client
+
+    def visit(value: Any) -> Any:
+        return _Named(value.deployment_name) if isinstance(value, DeploymentHandle) else _inside(value, visit)
+
+    infos = ray.get(_get_global_client()._controller.list_deployments_internal.remote())
+    made = {id.name: info.replica_config.init_args for id, (info, _) in infos.items() if id.app_name == application}
+    return {name: visit(arguments) for name, arguments in made.items()}
+
+
+class _Named(str):
+    """A deployment's name in the place of its handle."""
+
+
+def _inside(value: Any, visit: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: visit(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [visit(item) for item in value]
+    return value
+
+
+def _reached(made: Mapping[str, Any], deployment: str) -> list[str]:
+    """The deployment and all that it has handles of."""
+    reached: list[str] = []
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, _Named) and value not in reached:
+            reached.append(str(value))
+            visit(made[value])
+        return _inside(value, visit)
+
+    visit(_Named(deployment))
+    return reached
+
+
+def _free_port() -> int:
+    """The API is not used here, but comes with the application; it must not meet another one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
