@@ -30,10 +30,10 @@ lint: $(VENV)/.ready ## Style, format, and which folder may import which
 	@ruff check . && ruff format --check --quiet . && lint-imports
 
 typecheck: $(VENV)/.ready ## mypy, strict
-	@mypy && mypy examples scripts
+	@mypy && mypy examples scripts benchmarks
 
-bench: $(VENV)/.ready ## The demo's table over 200 questions
-	@python examples/demo.py --only figures --questions 200
+bench: $(VENV)/.ready ## The demo's table over 200 questions, and what lockstep costs
+	@python examples/demo.py --only figures --questions 200 && python benchmarks/lockstep.py
 
 manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
 	@python scripts/manifests.py

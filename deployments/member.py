@@ -13,16 +13,21 @@ from contextlib import contextmanager, suppress
 from contextvars import Context
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import Description
-from ensemble.concurrency import shielded
+from ensemble.concurrency import cancel, shielded
 from ensemble.errors import EnsembleError, MemberError, MemberLost, MissingCapability, Overloaded
 from ensemble.member import Capability, Exchange, Member, Propose, Reply, Score, Session
 from ensemble.request import Event, Request
 from ensemble.vocabulary import Vocabulary
+
+_PATIENCE = 2.0
+"""Seconds until it is asked whether the replica that does not answer is still there."""
 
 
 class RemoteMember(Member):
@@ -64,7 +69,7 @@ class RemoteMember(Member):
             # The replica may have opened it all the same; nobody else knows its key.
             await _RemoteSession(self, self._vocabulary, key, Line(self.name, replica)).close()
             raise
-        line = self._lines.setdefault(place, Line(self.name, replica))
+        line = self._lines.setdefault(place, Line(self.name, replica, place))
         # The newest key is the one that surely leads there: the ring may have changed since the line was made.
         line.replica = replica
         return _RemoteSession(self, self._vocabulary, key, line)
@@ -92,17 +97,12 @@ class _RemoteSession(Session):
     async def fork(self) -> Session:
         # A fork lives where its parent lives, so it uses the parent's line.
         fork = _RemoteSession(self._member, self.vocabulary, new_key(), self._line)
-        with translated(self.member):
-            await call(self._line.replica.fork, self._key, fork._key)
+        await self._line.call("fork", self._key, fork._key)
         return fork
 
     async def close(self) -> None:
         with suppress(EnsembleError):
-            await shielded(self._closed())
-
-    async def _closed(self) -> None:
-        with translated(self.member):
-            await call(self._line.replica.close, self._key)
+            await shielded(self._line.call("close", self._key))
 
 
 class Line:
@@ -112,22 +112,47 @@ class Line:
     step however many answers are decoded, and gets them as one batch. Messages that take many steps go alone.
     """
 
-    def __init__(self, member: str, replica: DeploymentHandle[Any]) -> None:
+    def __init__(self, member: str, replica: DeploymentHandle[Any], place: str | None = None) -> None:
         """
         Args:
             replica: a handle pinned to it.
+            place: name of its actor; ``None`` where no call has told it.
         """
         self.replica = replica
         self._member = member
+        self._place = place
+        self._lost = False
         self._waiting: list[tuple[str, Exchange, asyncio.Future[Reply]]] = []
         self._calls: set[asyncio.Task[None]] = set()
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """One call to this replica and no other.
+
+        Serve would keep the call until the lost replica's successor runs, which knows none of the sessions.
+
+        Raises:
+            MemberLost: the replica is gone, which is noticed within seconds.
+        """
+        calling = asyncio.create_task(call(getattr(self.replica, method), *arguments))
+        try:
+            while not self._lost and not (await asyncio.wait((calling,), timeout=_PATIENCE))[0]:
+                self._lost = not await self._lives()
+            if self._lost:
+                raise MemberLost(f"a replica of {self._member} was lost", member=self._member)
+            self._lost = isinstance(calling.exception(), RayActorError)
+            with translated(self._member):
+                return calling.result()
+        finally:
+            await cancel([calling])
+
+    async def _lives(self) -> bool:
+        return self._place is not None and await asyncio.to_thread(_is_actor, self._place)
 
     async def send(self, key: str, exchange: Exchange) -> Reply:
         """One session's message and its reply."""
         if isinstance(exchange.question, Propose | Score):
-            with translated(self._member):
-                reply: Reply = await call(self.replica.exchange, key, exchange)
-                return reply
+            reply: Reply = await self.call("exchange", key, exchange)
+            return reply
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._flush)
@@ -144,8 +169,7 @@ class Line:
     async def _carry(self, batch: list[tuple[str, Exchange, asyncio.Future[Reply]]]) -> None:
         outcomes: Sequence[Reply | EnsembleError]
         try:
-            with translated(self._member):
-                outcomes = await call(self.replica.exchange_all, [(key, exchange) for key, exchange, _ in batch])
+            outcomes = await self.call("exchange_all", [(key, exchange) for key, exchange, _ in batch])
         except EnsembleError as error:
             outcomes = [error] * len(batch)
         for (_, _, answered), outcome in zip(batch, outcomes, strict=True):
@@ -155,6 +179,14 @@ class Line:
                 answered.set_exception(outcome)
             else:
                 answered.set_result(outcome)
+
+
+def _is_actor(name: str) -> bool:
+    try:
+        ray.get_actor(name, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 def new_key() -> str:

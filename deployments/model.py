@@ -41,9 +41,9 @@ class ModelReplica:
                 yield events
 
     async def open(self, session: str, request: Request) -> str:
-        """Begin a session; returns the name of this replica, where the session lives."""
+        """Begin a session; returns the name of this replica's actor, where the session lives."""
         await self._engine.open(session, request)
-        return str(serve.get_replica_context().replica_id.unique_id)
+        return str(serve.get_replica_context().replica_id.to_full_id_str())
 
     async def exchange(self, session: str, exchange: Exchange) -> Reply:
         return await self._engine.exchange(session, exchange)

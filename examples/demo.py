@@ -45,7 +45,7 @@ ZOO = ("47+38=", "reverse stone=", "capital of Italy=", "sum 12+30+45:\n")
 ENGLISH = ("What is the capital of France?", "Why is the sky blue? Answer in one sentence.")
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,9 @@ def show_figures(client: OpenAI, configuration: Configuration, count: int) -> No
     console.print(table(alone, together, best))
     routed = sum(max(f.right[item.task] for f in alone) for item in items) / count
     error = (best.accuracy * (1 - best.accuracy) / count) ** 0.5
-    console.print(f"gain: against {best.name}, the best member, {best.accuracy:.2f} ± {error:.2f} (one standard error)")
-    console.print(f"the best member of each task, if one knew which: {routed:.2f}")
+    console.print(f"gain: over {best.name}, the best member: {best.accuracy:.2f} ± {error:.2f} (one standard error)")
+    console.print(f"the best member of each task, if one knew which that is: {routed:.2f}")
+    console.print("calls, tokens: per answer, of all members and the judge; seconds: for all questions")
 
 
 def measured(client: OpenAI, pool: ThreadPoolExecutor, name: str, items: Sequence[Item]) -> Figures:
@@ -258,7 +259,7 @@ def mean(values: Iterable[float]) -> float:
 def table(alone: Sequence[Figures], together: Sequence[Figures], best: Figures) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", *TASKS, "all", "gain", "calls", "tokens", "seconds"):
-        shown.add_column(column, justify="left" if not column else "right")
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     for figures in alone:
         shown.add_row(*cells(figures, Text("best" if figures is best else "")))
     shown.add_section()

@@ -62,6 +62,7 @@ class Worker:
         self._places = asyncio.Semaphore(concurrency)
         self._connecting = asyncio.Lock()
         self._member: Member | None = None
+        self._lost: Exception | None = None
 
     async def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[int]]:
         """One batch; its rows are in the journal when this returns.
@@ -87,8 +88,15 @@ class Worker:
 
     async def _row(self, member: Member, row: int, cell: Cell) -> None:
         async with self._places:
+            if self._lost is not None:
+                raise self._lost
             record = await answered(member, self._job, cell, attempts=self._attempts)
-            await self._journal.append({"row": row, **record})
+            try:
+                await self._journal.append({"row": row, **record})
+            except Exception as error:
+                # Nothing more is asked: it could not be kept either.
+                self._lost = error
+                raise
 
 
 class _Remote:

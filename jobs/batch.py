@@ -117,7 +117,9 @@ def _ask(
     share = concurrency // workers
     with _recording(folder, source, concurrency) as recorder, _told(), DataContext.current(_context()):
         ray.get(recorder.counts.remote())
-        rows = ray.data.read_datasource(_Rows(source, job.subject.column), num_cpus=0, label_selector=_here())
+        rows = ray.data.read_datasource(
+            _Rows(source, job.subject.column), num_cpus=0, label_selector=_here(), override_num_blocks=1
+        )
         answered = rows.map_batches(
             Worker,
             fn_constructor_args=(recorder, target, job, share, attempts),

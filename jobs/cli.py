@@ -73,7 +73,8 @@ def batch(file: Path, **given: Any) -> None:
         raise Refused(error.message) from error
     except (EnsembleError, ConnectionError) as error:
         raise Failed(f"{error}\n{_go_on(job)}") from error
-    except KeyboardInterrupt:
+    # Ray answers a polite kill with an exit of its own once it runs.
+    except (KeyboardInterrupt, SystemExit):
         click.echo(f"interrupted; {_go_on(job)}", err=True)
         raise SystemExit(_INTERRUPTED) from None
     _tell(summary, job)

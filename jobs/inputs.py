@@ -125,8 +125,9 @@ class Parquet(Input):
 
     @classmethod
     def of(cls, path: Path) -> Parquet:
+        digest = _digest(path)
         with pq.ParquetFile(path) as file:
-            return cls(path, file.schema_arrow, file.metadata.num_rows, _digest(path))
+            return cls(path, file.schema_arrow, file.metadata.num_rows, digest)
 
     def cells(self, column: str) -> Iterator[list[Cell]]:
         with pq.ParquetFile(self.path) as file:

@@ -176,3 +176,17 @@ async def test_a_worker_keeps_so_many_rows_under_way_and_no_more():
     assert member.peak == 3
     # A row that waits for its record still holds its place.
     assert journal.peak <= 3
+
+
+async def test_a_worker_whose_journal_is_lost_asks_nothing_more():
+    class Lost(Kept):
+        async def append(self, record: Record) -> None:
+            raise ConnectionError("gone")
+
+    worker, member = Worker(None, Target("a", "d"), job(), 3, 1), Flaky(delay=0.004)
+    worker._journal, worker._member = Lost(set()), member
+    batches = [{"row": np.arange(i, i + 10), "value": np.array(['"x"'] * 10, object)} for i in (0, 10)]
+    nothing = {"problem": np.array([None] * 10, object)}
+    outcomes = await asyncio.gather(*(worker({**batch, **nothing}) for batch in batches), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ConnectionError] * 2
+    assert len(member.asked) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,17 +16,12 @@ from ensemble.zoo import tasks
 if TYPE_CHECKING:
     from tests.serving.conftest import Door
 
-ANSWERING = ("adder", "words", "mixed", "gac", "gac-twins", "unite-twins", "forest", "best", "search", "nested")
-RAMBLING = ("rambler", "frail", "ramble", "crowd")
-"""These have nothing to say and no end; their texts are cut."""
+CONFIGURATION = load(Path(__file__).parents[1] / "service.yaml")
+ENSEMBLES = tuple(CONFIGURATION.ensembles)
+SERVED = (*CONFIGURATION.models, *ENSEMBLES)
 LOTTERY = {"temperature": 0.8, "seed": 7, "max_tokens": 40}
 SUMS = [item.prompt for item in tasks.generate("add", 20, seed=3)]
 CHAIN = tasks.generate("chain", 1, seed=5)[0]
-
-
-def test_no_name_is_left_out(service: Any) -> None:
-    configuration = load(service.file)
-    assert {*ANSWERING, *RAMBLING} == {*configuration.models, *configuration.ensembles}
 
 
 @pytest.mark.parametrize("model", ["adder", "gac", "gac-twins", "unite-twins", "forest", "search"])
@@ -36,7 +32,7 @@ def test_sums_come_out_right(door: Door, model: str) -> None:
     assert sum(right) >= 6
 
 
-@pytest.mark.parametrize("model", [*ANSWERING, *RAMBLING])
+@pytest.mark.parametrize("model", SERVED)
 def test_a_stream_tells_what_the_whole_reply_tells(door: Door, model: str) -> None:
     whole = door.ask(model, CHAIN.prompt, **LOTTERY)
     chunks = streamed(door, model, CHAIN.prompt, **LOTTERY)
@@ -48,7 +44,7 @@ def test_a_stream_tells_what_the_whole_reply_tells(door: Door, model: str) -> No
     assert usage is not None and members_called(usage.to_dict()) == members_called(whole["usage"])
 
 
-@pytest.mark.parametrize("model", [*ANSWERING, *RAMBLING])
+@pytest.mark.parametrize("model", SERVED)
 def test_replies_are_openai_objects_with_usage_that_adds_up(door: Door, model: str) -> None:
     whole = door.ask(model, CHAIN.prompt, max_tokens=20)
     reply = ChatCompletion.model_validate(whole, strict=True)
@@ -60,13 +56,13 @@ def test_replies_are_openai_objects_with_usage_that_adds_up(door: Door, model: s
     assert all(used["calls"] >= 1 for used in members.values())
 
 
-@pytest.mark.parametrize("model", [name for name in (*ANSWERING, *RAMBLING) if name not in ("rambler", "frail")])
-def test_every_member_is_charged_and_credited(door: Door, service: Any, model: str) -> None:
+@pytest.mark.parametrize("model", SERVED)
+def test_every_member_is_charged_and_credited(door: Door, model: str) -> None:
     reply = door.ask(model, CHAIN.prompt, max_tokens=20)
-    leaves = set(leaves_of(service.configuration, model))
+    leaves = set(leaves_of(model))
     if model != "search":  # which draws its members by lot
         assert set(reply["usage"]["members"]) == leaves
-    if model in service.configuration.models:
+    if model in CONFIGURATION.models:
         assert "ensemble" not in reply
         return
     (credits,) = reply["ensemble"]["credits"]
@@ -74,7 +70,7 @@ def test_every_member_is_charged_and_credited(door: Door, service: Any, model: s
     assert [span["start"] for span in credits] == edges[:-1]
     assert edges[-1] == len(reply["choices"][0]["message"]["content"])
     for span in credits:
-        assert set(span["members"]) <= leaves | set(service.configuration.ensembles[model].members)
+        assert set(span["members"]) <= leaves | set(CONFIGURATION.ensembles[model].members)
         assert sum(span["members"].values()) == pytest.approx(1)
 
 
@@ -92,10 +88,9 @@ def test_neighbours_do_not_change_an_answer(door: Door) -> None:
         assert list(pool.map(lambda prompt: door.text("gac", prompt), SUMS[:8])) == alone
 
 
-def test_all_ensembles_at_once(door: Door, service: Any) -> None:
-    ensembles = [*service.configuration.ensembles]
-    with ThreadPoolExecutor(len(ensembles)) as pool:
-        texts = list(pool.map(lambda model: door.text(model, CHAIN.prompt, max_tokens=24), ensembles))
+def test_all_ensembles_at_once(door: Door) -> None:
+    with ThreadPoolExecutor(len(ENSEMBLES)) as pool:
+        texts = list(pool.map(lambda model: door.text(model, CHAIN.prompt, max_tokens=24), ENSEMBLES))
     assert all(texts)
     assert door.is_free()
 
@@ -206,11 +201,11 @@ def members_called(usage: dict[str, Any]) -> dict[str, int]:
     return {name: used["calls"] for name, used in usage["members"].items()}
 
 
-def leaves_of(configuration: Any, name: str) -> list[str]:
+def leaves_of(name: str) -> list[str]:
     """Models below a name, its judge's included."""
-    if name in configuration.models:
+    if name in CONFIGURATION.models:
         return [name]
-    ensemble = configuration.ensembles[name]
-    judge = configuration.judges[ensemble.judge].model if ensemble.judge else None
+    ensemble = CONFIGURATION.ensembles[name]
+    judge = CONFIGURATION.judges[ensemble.judge].model if ensemble.judge else None
     asked = [*ensemble.members, *([judge] if judge else [])]
-    return [leaf for member in asked for leaf in leaves_of(configuration, member)]
+    return [leaf for member in asked for leaf in leaves_of(member)]
