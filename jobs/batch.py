@@ -131,7 +131,10 @@ def _ask(
         with _watched(recorder, progress):
             for _ in answered.iter_batches(batch_size=None):
                 pass
+        counts = ray.get(recorder.counts.remote())
         ray.get(recorder.close.remote())
+    if counts.done < counts.rows:
+        raise Interrupted(f"{counts.rows - counts.done} rows were left over")
 
 
 @contextmanager

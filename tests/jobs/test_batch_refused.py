@@ -34,7 +34,7 @@ def batch(folder: Path, *arguments: str, row: object = None) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--ensemble", "gaq"), "no model or ensemble is named 'gaq'; there are: gac, gac-twins, "),
+        (("--ensemble", "gaq"), "no model or ensemble is named 'gaq'; there are: gac, "),
         (("--option", "depth=1"), "method gac has no option 'depth'; it has: "),
         (("--option", "threshold=7"), "option 'threshold' of method gac: "),
         (("--option", "threshold"), "'threshold' is not KEY=VALUE"),
