@@ -161,6 +161,10 @@ def saying(reply: bytes) -> Iterator[str]:
             with connection:
                 connection.recv(65536)
                 connection.sendall(reply)
+                connection.shutdown(socket.SHUT_WR)
+                # Closing on unread bytes would reset the connection, and the reply would be lost.
+                while connection.recv(65536):
+                    pass
 
         thread = threading.Thread(target=once, daemon=True)
         thread.start()
