@@ -32,8 +32,8 @@ lint: $(VENV)/.ready ## Style, format, and which folder may import which
 typecheck: $(VENV)/.ready ## mypy, strict
 	@mypy && mypy examples scripts benchmarks
 
-bench: $(VENV)/.ready ## The demo's table over 200 questions, and what lockstep costs
-	@python examples/demo.py --only figures --questions 200 && python benchmarks/lockstep.py
+bench: $(VENV)/.ready ## How close lockstep comes to its slowest member; accuracy of every ensemble
+	@python benchmarks/lockstep.py && python examples/demo.py --only figures --questions 200
 
 manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
 	@python scripts/manifests.py

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
-from cluster.commands.common import Failed, table
+from cluster.commands.common import Failed, interruptible, options_of, table
 from cluster.commands.configuration import Refused, configuration_file, loaded
 from ensemble.errors import BadRequest, EnsembleError
 from ensemble.request import Sampling
@@ -67,7 +64,7 @@ def batch(file: Path, **given: Any) -> None:
 
     ways = {key: given[key] for key in ("address", "concurrency", "attempts")}
     try:
-        with _interruptible(), Display() as display:
+        with interruptible(), Display() as display:
             summary = run(configuration, job, **ways, progress=display, starting=_starting)
     except BadRequest as error:
         raise Refused(error.message) from error
@@ -90,7 +87,7 @@ def _job(given: Mapping[str, Any]) -> Job:
         subject=_subject(given),
         id_column=given["id_column"],
         sampling=Sampling(**sampling, stop=given["stop"]),
-        options=_options(given["options"]),
+        options=options_of(given["options"]),
         prefix=given["prefix"],
         credits=given["credits"],
     )
@@ -103,20 +100,6 @@ def _subject(given: Mapping[str, Any]) -> Subject:
         wrong = ", ".join(f"--{subject.kind}-column" for subject in named)
         raise click.UsageError(f"a row asks one thing: give only one of {wrong}")
     return named[0] if named else Subject()
-
-
-def _options(given: Iterable[str]) -> dict[str, Any]:
-    """Values are read as YAML, so that numbers, lists and truth values can be given."""
-    options: dict[str, Any] = {}
-    for pair in given:
-        key, separator, value = pair.partition("=")
-        if not key or not separator:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--option")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"the value of {key!r} is no YAML", param_hint="--option") from error
-    return options
 
 
 def _go_on(job: Job) -> str:
@@ -144,13 +127,3 @@ def _quiet() -> None:
     import ray.data  # noqa: F401  # sets its loggers up, which the next line changes
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """A polite kill ends the command as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

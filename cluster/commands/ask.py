@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 import click
-import yaml
 
 from cluster import client
-from cluster.commands.common import Failed, table
+from cluster.commands.common import Failed, options_of, table
 
 Json = dict[str, Any]
 
@@ -49,7 +48,7 @@ def ask(
     Exit status 1 if there is no whole answer; the reason goes to standard error.
     """
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
-    given = {**sampling, "stop": list(stop) or None, "ensemble": _options(options) or None}
+    given = {**sampling, "stop": list(stop) or None, "ensemble": options_of(options) or None}
     body |= {key: value for key, value in given.items() if value is not None}
     try:
         reply = _whole(url, body) if no_stream or (sampling["n"] or 1) > 1 else _streamed(url, body)
@@ -57,20 +56,6 @@ def ask(
         raise Failed(str(error)) from error
     if with_credits:
         _show_credits(reply)
-
-
-def _options(given: Iterable[str]) -> Json:
-    """Values are read as YAML, so that numbers, lists and truth values can be given."""
-    options: Json = {}
-    for pair in given:
-        key, separator, value = pair.partition("=")
-        if not key or not separator:
-            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--option")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"the value of {key!r} is no YAML", param_hint="--option") from error
-    return options
 
 
 def _whole(url: str, body: Json) -> Json:

@@ -1,13 +1,16 @@
-"""What sub-commands share: printing tables and telling failures. Imports nothing that takes time."""
+"""What sub-commands share: reading options, printing tables, failing, ending politely. Imports nothing slow."""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +23,34 @@ class Failed(click.ClickException):
     """The server refused, failed or was not there."""
 
     exit_code = 1
+
+
+def options_of(given: Iterable[str]) -> dict[str, Any]:
+    """Options given as KEY=VALUE; values are read as YAML, so that numbers, lists and truth values can be given.
+
+    >>> options_of(["topk=5", "weights=[1, 2]"])
+    {'topk': 5, 'weights': [1, 2]}
+    """
+    options: dict[str, Any] = {}
+    for pair in given:
+        key, separator, value = pair.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--option")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"the value of {key!r} is no YAML", param_hint="--option") from error
+    return options
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A polite kill ends the command as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

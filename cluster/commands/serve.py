@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from cluster.commands.common import Failed
+from cluster.commands.common import Failed, interruptible
 from cluster.commands.configuration import configuration_file, loaded
 from ensemble.errors import EnsembleError
 
@@ -41,7 +39,7 @@ def serve(file: Path, host: str | None, port: int | None, address: str | None, d
             return
         running = local.running(configuration, address=address, host=host, port=port, progress=progress)
         # Twice: Ray has a handler of its own, which it puts in the place of ours when it starts.
-        with _interrupted(), running as url, _interrupted():
+        with interruptible(), running as url, interruptible():
             _told(url)
             threading.Event().wait()
     except (EnsembleError, ConnectionError) as error:
@@ -65,13 +63,3 @@ class _Progress:
             if self._states.get(name) != state:
                 click.echo(f"{name}: {state.lower()}", err=True)
         self._states = dict(states)
-
-
-@contextmanager
-def _interrupted() -> Iterator[None]:
-    """A polite kill ends the command as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
