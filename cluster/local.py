@@ -87,8 +87,12 @@ def attach(configuration: Configuration, address: str | None) -> None:
     if address is not None:
         ray.init(address=address, **quiet)
         return
-    cpus = max(os.cpu_count() or 1, int(plan(configuration).cpus) + 2)
-    ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+    planned = plan(configuration)
+    cpus = max(os.cpu_count() or 1, int(planned.cpus) + 2)
+    # Replicas that reserve a tenth of a core start all at once; Ray would warn of each beyond the number of cores.
+    at_once = sum(deployment.replicas for deployment in planned.deployments) + 4
+    system = {"worker_maximum_startup_concurrency": max(cpus, at_once)}
+    ray.init(num_cpus=cpus, include_dashboard=False, _system_config=system, **quiet)
 
 
 def stop(configuration: Configuration, *, cluster: bool) -> None:

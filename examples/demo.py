@@ -7,7 +7,6 @@ anything fails.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -91,8 +90,6 @@ def served(configuration: Configuration) -> Iterator[str]:
             ready.add(name)
             console.print(f"  {time.monotonic() - started:4.0f} s  {name}")
 
-    # Ray warns of more starting processes than cores, again and again; here that is meant.
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     heading(f"Starting {len(configuration.models)} models and {len(configuration.ensembles)} ensembles on Ray")
     with running(configuration, port=free_port(), progress=progress) as url:
         console.print(f"  {time.monotonic() - started:4.0f} s  everything is served at {url}/v1")

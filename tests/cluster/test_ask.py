@@ -135,7 +135,14 @@ def test_ctrl_c_closes_the_connection_and_frees_the_model(url):
         "--max-tokens",
         "2000",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+
+    def as_at_a_terminal() -> None:
+        # A shell starts background jobs with Ctrl-C ignored, and these tests may run in one.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=as_at_a_terminal
+    ) as running:
         assert running.stdout is not None and running.stderr is not None
         running.stdout.read(1)
         wait_for(lambda: SLOW.open_sessions == 1)
