@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -16,7 +17,7 @@ import yaml
 from cluster import pods
 from cluster.packing import groups
 from cluster.plan import plan
-from cluster.pods import CONFIGURATION_FILE, SERVE_PORT, Object, Target
+from cluster.pods import CONFIGURATION_FILE, CONFIGURATION_FOLDER, SERVE_PORT, Object, Target
 from cluster.schema import Configuration
 from ensemble.errors import ConfigurationError
 
@@ -30,14 +31,15 @@ def render(configuration: Configuration, target: Target | None = None, *, batch:
     """The objects to apply, in order.
 
     Args:
-        batch: arguments of ``ensemble batch``; if there are any, a RayJob that runs it is added.
+        batch: arguments of ``ensemble batch`` but the configuration; if there are any, a RayJob that runs it is added.
 
     Raises:
         ConfigurationError: the application's name cannot be used in Kubernetes.
     """
     where = target or Target()
     name = _name(configuration)
-    objects = [_config_map(name, configuration, where), _service(name, configuration, where)]
+    # Only a batch reads and writes files.
+    objects = [_config_map(name, configuration, where), _service(name, configuration, replace(where, data_claim=None))]
     return [*objects, _job(name, configuration, where, batch)] if batch else objects
 
 
@@ -121,12 +123,13 @@ def _serve_config(configuration: Configuration) -> str:
 
 
 def _job(name: str, configuration: Configuration, target: Target, arguments: Sequence[str]) -> Object:
+    file = f"{CONFIGURATION_FOLDER}/{CONFIGURATION_FILE}"
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": _metadata(f"{name}-batch", name, target),
         "spec": {
-            "entrypoint": shlex.join(["ensemble", "batch", *arguments]),
+            "entrypoint": shlex.join(["ensemble", "batch", file, "--address", "auto", *arguments]),
             "submissionMode": "K8sJobMode",
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 3600,

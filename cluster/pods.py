@@ -18,6 +18,8 @@ Object = dict[str, Any]
 CONFIGURATION_FOLDER = "/etc/ray-ensemble"
 CONFIGURATION_FILE = "configuration.yaml"
 """Pods find the configuration under this name in that folder."""
+DATA_FOLDER = "/data"
+"""Where a batch job's pods find the volume with its input and output."""
 SERVE_PORT = 8000
 _AGENT_PORT = 52365
 _OBJECT_STORE = GIB
@@ -40,6 +42,8 @@ class Target:
     """Least memory of a pod, in bytes; more where its replicas reserve more."""
     gpu_node_selectors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Node labels by accelerator type; those under ``""`` are for GPUs of any kind."""
+    data_claim: str | None = None
+    """PersistentVolumeClaim with the input and output of batch jobs. Omitted: none, the image holds them."""
 
 
 def head(name: str, target: Target) -> Object:
@@ -52,7 +56,7 @@ def head(name: str, target: Target) -> Object:
         "readinessProbe": _probe("/api/healthz", _AGENT_PORT, delay=10, failures=10),
     }
     parameters = {"num-cpus": "0", "dashboard-host": "0.0.0.0", **_store()}
-    return {"rayStartParams": parameters, "template": {"spec": _pod(name, container)}}
+    return {"rayStartParams": parameters, "template": {"spec": _pod(name, container, target)}}
 
 
 def workers(name: str, group: Group, target: Target, *, serving: bool) -> Object:
@@ -76,7 +80,7 @@ def workers(name: str, group: Group, target: Target, *, serving: bool) -> Object
         "maxReplicas": group.pods,
         "rayStartParams": _store(),
         **({"resources": custom} if custom else {}),
-        "template": {"spec": _pod(name, container) | (_on_gpus(group, target) if group.room.gpus else {})},
+        "template": {"spec": _pod(name, container, target) | (_on_gpus(group, target) if group.room.gpus else {})},
     }
 
 
@@ -117,11 +121,13 @@ def _container(name: str, target: Target, amounts: dict[str, str]) -> Object:
             {"name": "configuration", "mountPath": CONFIGURATION_FOLDER, "readOnly": True},
             {"name": "shared-memory", "mountPath": "/dev/shm"},
             {"name": "models", "mountPath": "/models"},
+            *([{"name": "data", "mountPath": DATA_FOLDER}] if target.data_claim else []),
         ],
     }
 
 
-def _pod(name: str, container: Object) -> Object:
+def _pod(name: str, container: Object, target: Target) -> Object:
+    data = {"name": "data", "persistentVolumeClaim": {"claimName": target.data_claim}}
     return {
         # Answers under way get two minutes to end.
         "terminationGracePeriodSeconds": 120,
@@ -138,6 +144,7 @@ def _pod(name: str, container: Object) -> Object:
             {"name": "configuration", "configMap": {"name": name}},
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": _gib(2 * _OBJECT_STORE)}},
             {"name": "models", "emptyDir": {}},
+            *([data] if target.data_claim else []),
         ],
     }
 

@@ -34,7 +34,13 @@ def k8s() -> None:
     metavar="[TYPE:]LABEL=VALUE",
     help="Node label of GPU pods, of all or of one accelerator type; repeatable.",
 )
-@click.option("--batch", metavar="ARGUMENTS", help="Add a RayJob that runs `ensemble batch ARGUMENTS`.")
+@click.option(
+    "--batch",
+    metavar="ARGUMENTS",
+    help="Add a RayJob that runs `ensemble batch FILE ARGUMENTS`, such as "
+    "'--ensemble NAME --input /data/questions.parquet --output /data/answers'.",
+)
+@click.option("--data-claim", metavar="NAME", help="PersistentVolumeClaim that the RayJob finds under /data.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder to write one file each into.")
 def render_command(
     file: Path,
@@ -43,13 +49,18 @@ def render_command(
     pod_cpus: int,
     selectors: tuple[str, ...],
     batch: str | None,
+    data_claim: str | None,
     output: Path | None,
 ) -> None:
     """Print the Kubernetes objects for a configuration FILE, or write them into a folder.
 
     Pods are sized so that every replica has a place.
     """
-    target = Target(namespace=namespace, pod_cpus=pod_cpus, gpu_node_selectors=_selectors(selectors))
+    if data_claim is not None and batch is None:
+        raise click.UsageError("--data-claim is for the RayJob; give --batch too")
+    target = Target(
+        namespace=namespace, pod_cpus=pod_cpus, gpu_node_selectors=_selectors(selectors), data_claim=data_claim
+    )
     target = replace(target, image=image) if image else target
     try:
         objects = render(loaded(file), target, batch=shlex.split(batch or ""))

@@ -107,7 +107,13 @@ def test_k8s_render_prints_all_objects_as_one_file():
     assert (config_map["kind"], service["kind"], job["kind"]) == ("ConfigMap", "RayService", "RayJob")
     gpu = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][1]["template"]["spec"]
     assert (gpu["nodeSelector"], gpu["containers"][0]["image"]) == ({"pool": "h"}, "e:2")
-    assert job["spec"]["entrypoint"] == "ensemble batch fused in"
+    assert job["spec"]["entrypoint"].endswith("configuration.yaml --address auto fused in")
+
+
+def test_k8s_render_takes_a_claim_for_a_batch_only():
+    assert run("k8s", "render", "--data-claim", "questions").exit_code == 2
+    objects = yaml.safe_load_all(run("k8s", "render", "--data-claim", "questions", "--batch", "--x").stdout)
+    assert "claimName: questions" in yaml.safe_dump(list(objects)[2])
 
 
 def test_k8s_render_writes_one_file_each(tmp_path):

@@ -147,9 +147,19 @@ def test_custom_resources_are_offered_by_the_group_that_needs_them():
 def test_a_batch_adds_a_job_that_ends_with_its_cluster():
     assert [item["kind"] for item in render(load(ZOO))] == ["ConfigMap", "RayService"]
     job = rendered()["RayJob"]
-    assert job["spec"]["entrypoint"] == """ensemble batch zoo-gac /data/questions.parquet 'it'"'"'s here'"""
+    file = "/etc/ray-ensemble/configuration.yaml"
+    arguments = """zoo-gac /data/questions.parquet 'it'"'"'s here'"""
+    assert job["spec"]["entrypoint"] == f"ensemble batch {file} --address auto {arguments}"
     assert job["spec"]["shutdownAfterJobFinishes"] is True
     assert job["spec"]["ttlSecondsAfterFinished"] > 0
+
+
+def test_the_data_of_a_batch_is_a_volume_of_its_pods_alone():
+    objects = rendered(ZOO, Target(data_claim="questions"))
+    for pod in pods(objects["RayJob"]):
+        assert {"name": "data", "persistentVolumeClaim": {"claimName": "questions"}} in pod["volumes"]
+        assert {"name": "data", "mountPath": "/data"} in pod["containers"][0]["volumeMounts"]
+    assert all(volume["name"] != "data" for pod in pods(objects["RayService"]) for volume in pod["volumes"])
 
 
 def test_image_and_namespace_are_everywhere():
