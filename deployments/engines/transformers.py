@@ -325,5 +325,5 @@ def row_for(work: Work, stem: list[int], slot: Slot, left: int) -> Row | None:
     wanted = list(range(len(rest) - int(work.needs_stem), len(rest) + len(tree)))
     if not tree:
         return Row(slot.index, start, rest, None, wanted)
-    grown = [parent + len(rest) if parent >= 0 or rest else -1 for parent in parents]
+    grown = [parent + len(rest) for parent in parents]  # -1, the stem, becomes its last token here, or stays
     return Row(slot.index, start, [*rest, *tree], [*chain, *grown], wanted)
