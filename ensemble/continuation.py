@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.errors import BadRequest, ContextTooLong
-from ensemble.member import Append, Edit, LogprobsAt, Next, Payload, Proposal, Question, Rewind
+from ensemble.member import Append, Edit, LogprobsAt, Next, Payload, Proposal, Question, Replace, Rewind
 from ensemble.request import Usage
 from ensemble.vocabulary import Tokeniser, common_prefix
 
@@ -86,10 +86,16 @@ class Continuation:
             self.known(edit.ids)
             return [*self.ids, *edit.ids]
         if isinstance(edit, Rewind):
-            if not 0 <= edit.count <= len(self.ids):
-                raise BadRequest(f"cannot rewind {edit.count} of {len(self.ids)} ids", param="rewind")
-            return self.ids[: len(self.ids) - edit.count]
+            return self._without(edit.count)
+        if isinstance(edit, Replace):
+            self.known(edit.ids)
+            return [*self._without(edit.count), *edit.ids]
         return self._respelt(edit.text)
+
+    def _without(self, count: int) -> list[int]:
+        if not 0 <= count <= len(self.ids):
+            raise BadRequest(f"cannot rewind {count} of {len(self.ids)} ids", param="rewind")
+        return self.ids[: len(self.ids) - count]
 
     def known(self, ids: Sequence[int]) -> None:
         """Refuse ids outside the vocabulary."""

@@ -136,7 +136,15 @@ class SyncText:
     text: bytes
 
 
-Edit = Append | Rewind | SyncText
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Drop the last ``count`` ids of the continuation and commit these in their place."""
+
+    count: int
+    ids: tuple[int, ...]
+
+
+Edit = Append | Rewind | Replace | SyncText
 
 # Questions: what a session can be asked, after the edit has been applied.
 
@@ -167,6 +175,8 @@ class Score:
     continuations: tuple[tuple[int, ...] | bytes, ...]
     topk: int = 0
     """List this many tokens of the distribution before each token and after the last; 0 lists none."""
+    full: bool = False
+    """Return these distributions whole, as a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +205,10 @@ class Propose:
     until: Until
     sampling: Sampling = field(default_factory=Sampling)
     """Only temperature, top_p, top_k and seed matter here."""
+    topk: int = 0
+    """List this many tokens of the raw distribution before each token; 0 lists none."""
     full: bool = False
-    """Return the distribution each token was drawn from."""
+    """Return these distributions whole, as a table."""
 
 
 Question = Next | LogprobsAt | Score | Propose
@@ -213,6 +225,9 @@ class Scored:
     """Shape [len(ids) + 1]: likeliest token at each position and after the last."""
     distributions: tuple[Distribution, ...] = ()
     """One for each position and one after the last, where ``Score.topk`` asked for them."""
+    table: Floats | None = None
+    """Shape [len(ids) + 1, size]: the same distributions whole, log-probabilities in order of id, where
+    ``Score.full`` asked for them."""
 
     @property
     def total(self) -> float:
@@ -230,8 +245,11 @@ class Proposal:
     logprobs: Floats
     """Shape [len(ids)], of the raw distribution."""
     finish: Ending
-    drawn_from: tuple[Floats, ...] = ()
-    """Per token, shape [size]: probabilities it was drawn from (after temperature, top-p, top-k), where asked for."""
+    distributions: tuple[Distribution, ...] = ()
+    """The raw distribution before each token, where ``Propose.topk`` asked for them."""
+    table: Floats | None = None
+    """Shape [len(ids), size]: the same distributions whole, log-probabilities in order of id, where ``Propose.full``
+    asked for them. ``sampling.processed`` of a row, unwritable ids masked, is what its token was drawn from."""
 
 
 Payload = Distribution | Floats | tuple[Scored, ...] | Proposal | None
@@ -311,16 +329,24 @@ class Session(ABC):
         assert isinstance(payload, np.ndarray)
         return payload
 
-    async def score(self, *continuations: Sequence[int] | bytes, topk: int = 0) -> tuple[Scored, ...]:
+    async def score(
+        self, *continuations: Sequence[int] | bytes, topk: int = 0, full: bool = False, edit: Edit | None = None
+    ) -> tuple[Scored, ...]:
         wanted = tuple(c if isinstance(c, bytes) else tuple(c) for c in continuations)
-        payload = (await self.exchange(Score(wanted, topk))).payload
+        payload = (await self.exchange(Score(wanted, topk, full), edit=edit)).payload
         assert isinstance(payload, tuple)
         return payload
 
     async def propose(
-        self, until: Until, sampling: Sampling | None = None, *, edit: Edit | None = None, full: bool = False
+        self,
+        until: Until,
+        sampling: Sampling | None = None,
+        *,
+        edit: Edit | None = None,
+        topk: int = 0,
+        full: bool = False,
     ) -> Proposal:
-        payload = (await self.exchange(Propose(until, sampling or Sampling(), full), edit=edit)).payload
+        payload = (await self.exchange(Propose(until, sampling or Sampling(), topk, full), edit=edit)).payload
         assert isinstance(payload, Proposal)
         return payload
 

@@ -19,6 +19,7 @@ from ensemble.distributions import likeliest
 from ensemble.errors import BadAnswer
 from ensemble.member import (
     Distribution,
+    Ending,
     Floats,
     LogprobsAt,
     Next,
@@ -31,7 +32,7 @@ from ensemble.member import (
     Scored,
 )
 from ensemble.request import Event
-from ensemble.sampling import draw, processed, seeded
+from ensemble.sampling import draw, seeded
 from ensemble.vocabulary import Ids, Vocabulary
 from ensemble.writer import Writer
 
@@ -188,7 +189,7 @@ class ScoreWork(Work):
 
     def __init__(self, state: State, question: Score) -> None:
         super().__init__(state)
-        self.topk = question.topk
+        self.topk, self._full = question.topk, question.full
         self._continuations = [state.continuation.spelt(c) for c in question.continuations]
         self._nodes, self._parents, self._places = _tree(self._continuations)
         self.payload: Payload = None
@@ -219,6 +220,7 @@ class ScoreWork(Work):
             np.array([row[i] for row, i in zip(rows, ids, strict=False)], np.float32),
             np.array([row.argmax() for row in rows], np.int32),
             tuple(likeliest(row, self.topk) for row in rows) if self.topk else (),
+            np.stack(rows) if self._full else None,
         )
 
 
@@ -231,7 +233,7 @@ class ProposeWork(Work):
         self._sampling = seeded(question.sampling)
         self._draft: list[int] = []
         self._logprobs: list[float] = []
-        self._drawn_from: list[Floats] = []
+        self._rows: list[Floats] = []
         self.payload: Payload = None
 
     def stem(self) -> list[int]:
@@ -255,14 +257,22 @@ class ProposeWork(Work):
         token = draw(allowed, self._sampling, len(continuation.ids) + len(self._draft))
         self._draft.append(token)
         self._logprobs.append(float(row[token]))
-        if self._question.full:
-            self._drawn_from.append(processed(allowed, self._sampling))
+        if self._question.topk or self._question.full:
+            self._rows.append(row)
         ending = self._question.until.reached(self._draft, self._vocabulary, continuation.room)
         if ending is not None:
-            text = self._vocabulary.text(self._draft)
-            logprobs = np.array(self._logprobs, np.float32)
-            self.payload = Proposal(tuple(self._draft), text, logprobs, ending, tuple(self._drawn_from))
-            self.finished = True
+            self.payload, self.finished = self._proposal(ending), True
+
+    def _proposal(self, ending: Ending) -> Proposal:
+        topk = self._question.topk
+        return Proposal(
+            tuple(self._draft),
+            self._vocabulary.text(self._draft),
+            np.array(self._logprobs, np.float32),
+            ending,
+            tuple(likeliest(row, topk) for row in self._rows) if topk else (),
+            np.stack(self._rows) if self._question.full else None,
+        )
 
 
 class WriteWork(Work):

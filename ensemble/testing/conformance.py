@@ -30,13 +30,14 @@ from ensemble.member import (
     Floats,
     Member,
     Next,
-    Propose,
+    Replace,
     Rewind,
     Session,
     SyncText,
     Until,
 )
 from ensemble.request import Request, Sampling
+from ensemble.sampling import draw
 from ensemble.vocabulary import common_prefix
 
 QUESTION = "What is 2+3?"
@@ -282,14 +283,37 @@ class EngineConformance:
             assert asked.hidden is not None and asked.hidden.ndim == 1 and np.isfinite(asked.hidden).all()
             assert (await session.next(1)).hidden is None
 
-    async def test_full_distributions_of_a_proposal(self, member: Member) -> None:
+    async def test_a_replacement_is_a_rewind_and_an_append(self, member: Member) -> None:
+        ids = (await member.tokenise([b"ok so"]))[0]
+        async with await member.start(Request.of(QUESTION)) as session:
+            await session.next(1, edit=Append(tuple(ids)))
+            kept, new = ids[:-1], (ids[0], ids[0])
+            await self._same(await session.next(0, edit=Replace(1, new)), await self._fresh(member, [*kept, *new]))
+            with pytest.raises(BadRequest):
+                await session.exchange(edit=Replace(len(kept) + 3, new))
+
+    async def test_lists_of_a_proposal_are_what_its_tokens_were_drawn_from(self, member: Member) -> None:
+        async with await member.start(Request.of(QUESTION)) as session:
+            proposal = await session.propose(Until(tokens=3), topk=4)
+            (scored,) = await session.score(proposal.ids, topk=4)
+        assert len(proposal.distributions) == len(proposal.ids)
+        for drafted, checked in zip(proposal.distributions, scored.distributions, strict=False):
+            await self._same_top(drafted, checked)
+
+    async def test_whole_tables_of_proposals_and_scores(self, member: Member) -> None:
         if Capability.FULL_DISTRIBUTION not in member.card.capabilities:
             pytest.skip(f"{member.name} does not declare full distributions")
         async with await member.start(Request.of(QUESTION)) as session:
             sampling = Sampling(temperature=0.7, top_k=5, seed=1)
-            reply = await session.exchange(Propose(Until(tokens=3), sampling, full=True))
-            drawn_from = getattr(reply.payload, "drawn_from", ())
-            assert drawn_from and all(row.sum() == pytest.approx(1) and (row > 0).sum() <= 5 for row in drawn_from)
+            proposal = await session.propose(Until(tokens=3), sampling, full=True)
+            (scored,) = await session.score(proposal.ids, full=True)
+        assert proposal.table is not None and proposal.table.shape == (len(proposal.ids), session.vocabulary.size)
+        assert scored.table is not None and len(scored.table) == len(proposal.ids) + 1
+        for position, (drafted, checked) in enumerate(zip(proposal.table, scored.table, strict=False)):
+            likely = drafted > -12
+            assert np.abs(drafted - checked)[likely].max() < self.tolerance
+            allowed = np.where(session.vocabulary.writable, drafted, -np.inf)
+            assert draw(allowed, sampling, position) == proposal.ids[position]
 
 
 def by_id(distribution: Distribution) -> Floats:

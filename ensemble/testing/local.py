@@ -36,7 +36,7 @@ from ensemble.member import (
     Session,
 )
 from ensemble.request import Delta, Event, Finish, Request, Spent, Usage
-from ensemble.sampling import draw, processed, seeded
+from ensemble.sampling import draw, seeded
 from ensemble.vocabulary import LongestMatch, Tokeniser, Vocabulary
 from ensemble.writer import Writer
 
@@ -163,33 +163,37 @@ class LocalSession(Session):
             self._continuation.known(question.ids)
             return self._logprobs()[list(question.ids)]
         if isinstance(question, Score):
-            return tuple(self._scored(self._continuation.spelt(c), question.topk) for c in question.continuations)
+            return tuple(self._scored(self._continuation.spelt(c), question) for c in question.continuations)
         return self._proposed(question) if isinstance(question, Propose) else None
 
-    def _scored(self, ids: tuple[int, ...], topk: int) -> Scored:
+    def _scored(self, ids: tuple[int, ...], question: Score) -> Scored:
         rows = [self._logprobs(ids[:i]) for i in range(len(ids) + 1)]
         return Scored(
             ids,
             np.array([row[i] for row, i in zip(rows, ids, strict=False)]),
             np.array([row.argmax() for row in rows], np.int32),
-            tuple(likeliest(row, topk) for row in rows) if topk else (),
+            tuple(likeliest(row, question.topk) for row in rows) if question.topk else (),
+            np.stack(rows) if question.full else None,
         )
 
     def _proposed(self, question: Propose) -> Proposal:
         ids: list[int] = []
-        logprobs: list[float] = []
-        drawn_from: list[Floats] = []
+        rows: list[Floats] = []
         sampling = seeded(question.sampling)
         finish = None
         while finish is None:
-            row = self._logprobs(ids)
-            allowed = np.where(self.vocabulary.writable, row, -np.inf)
-            token = draw(allowed, sampling, len(self._continuation.ids) + len(ids))
-            ids.append(token)
-            logprobs.append(float(row[token]))
-            drawn_from.extend([processed(allowed, sampling)] if question.full else [])
+            rows.append(self._logprobs(ids))
+            allowed = np.where(self.vocabulary.writable, rows[-1], -np.inf)
+            ids.append(draw(allowed, sampling, len(self._continuation.ids) + len(ids)))
             finish = question.until.reached(ids, self.vocabulary, self._continuation.room)
-        return Proposal(tuple(ids), self.vocabulary.text(ids), np.array(logprobs), finish, tuple(drawn_from))
+        return Proposal(
+            tuple(ids),
+            self.vocabulary.text(ids),
+            np.array([row[i] for row, i in zip(rows, ids, strict=True)]),
+            finish,
+            tuple(likeliest(row, question.topk) for row in rows) if question.topk else (),
+            np.stack(rows) if question.full else None,
+        )
 
     async def fork(self) -> Session:
         return LocalSession(self._member, self._continuation.fork())
