@@ -130,8 +130,8 @@ async def ensemble_rate(ensemble: Ensemble, concurrency: int, tokens: int) -> tu
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
-    handles = [serve.get_deployment_handle(f"model-{name}", "lockstep") for name in ARCHITECTURES]
-    members = [cast(TimedMember, await TimedMember.connect(handle)) for handle in handles]
+    handles = {name: serve.get_deployment_handle(f"model-{name}", "lockstep") for name in ARCHITECTURES}
+    members = [cast(TimedMember, await TimedMember.connect(name, handle)) for name, handle in handles.items()]
     ensemble = Ensemble("pair", "gac", members)
     shape = {name: getattr(args, name) for name in ("hidden", "layers", "tokens", "rounds")}
     figures: dict[str, Any] = {"cpus": os.cpu_count(), **shape}

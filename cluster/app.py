@@ -9,12 +9,14 @@ from pydantic import BaseModel
 from ray import serve
 
 from cluster.config import parse
-from cluster.schema import Configuration, DriverResources, EnsembleConfig, ModelConfig, Resources
+from cluster.plan import Deployment, plan
+from cluster.schema import Configuration, EnsembleConfig, JudgeConfig, ModelConfig
 from deployments import driver, ingress, model
 from deployments.driver import EnsembleSettings, JudgeSettings
 from deployments.engines.settings import Limits, ModelSettings
 from deployments.gateway import Limits as HttpLimits
 from deployments.ingress import Listing
+from deployments.placement import Placement
 
 
 class Arguments(BaseModel):
@@ -22,18 +24,21 @@ class Arguments(BaseModel):
 
     config: dict[str, Any]
     """The configuration, as ``Configuration.as_dict`` writes it."""
+    prefer: dict[str, dict[str, str]] = {}
+    """Labels of the nodes to try first, by deployment. Omitted: any node with room."""
 
 
 def build(arguments: Arguments) -> serve.Application:
     """Every model, every ensemble over them, and the gateway over both."""
     configuration = parse(arguments.config)
-    served = {name: _model(name, config) for name, config in configuration.models.items()}
+    placed = placements(configuration, arguments.prefer)
+    served = {name: _model(name, config, placed[f"model-{name}"]) for name, config in configuration.models.items()}
     for name in in_order(configuration):
-        served[name] = _ensemble(configuration, name, served)
+        served[name] = _ensemble(configuration, name, served, placed[f"ensemble-{name}"])
     listings = {name: _listing(configuration, name) for name in (*configuration.models, *configuration.ensembles)}
     gateway = configuration.gateway
     limits = HttpLimits(body_bytes=gateway.max_body_bytes, choices=gateway.max_choices)
-    return ingress.deploy(listings, served, limits, replicas=gateway.replicas, actor=actor_options(gateway.resources))
+    return ingress.deploy(listings, served, limits, replicas=gateway.replicas, placement=placed["gateway"])
 
 
 def in_order(configuration: Configuration) -> list[str]:
@@ -70,38 +75,45 @@ def settings_of(name: str, config: ModelConfig) -> ModelSettings:
     )
 
 
-def actor_options(resources: DriverResources) -> dict[str, Any]:
-    """Resources of one replica in Ray's words."""
-    options: dict[str, Any] = {"num_cpus": resources.cpus, "resources": dict(resources.custom)}
-    if resources.memory is not None:
-        options["memory"] = resources.memory
-    if isinstance(resources, Resources):
-        options["num_gpus"] = resources.gpus
-        if resources.accelerator_type is not None:
-            options["accelerator_type"] = resources.accelerator_type
-    return options
+def placements(configuration: Configuration, prefer: Mapping[str, Mapping[str, str]]) -> dict[str, Placement]:
+    """What one replica of each deployment reserves, and on which nodes."""
+    return {d.served_as: placement(d, prefer.get(d.served_as, {})) for d in plan(configuration).deployments}
 
 
-def _model(name: str, config: ModelConfig) -> serve.Application:
-    return model.deploy(settings_of(name, config), replicas=config.replicas, actor=actor_options(config.resources))
+def placement(deployment: Deployment, prefer: Mapping[str, str]) -> Placement:
+    """What one replica reserves, and on which nodes, in Ray's words."""
+    return Placement(amounts=deployment.piece, pieces=deployment.pieces, labels=deployment.labels, prefer=prefer)
 
 
-def _ensemble(configuration: Configuration, name: str, served: Mapping[str, serve.Application]) -> serve.Application:
+def _model(name: str, config: ModelConfig, placed: Placement) -> serve.Application:
+    return model.deploy(settings_of(name, config), replicas=config.replicas, placement=placed)
+
+
+def _ensemble(
+    configuration: Configuration, name: str, served: Mapping[str, serve.Application], placed: Placement
+) -> serve.Application:
     config = configuration.ensembles[name]
     judge = configuration.judges[config.judge] if config.judge is not None else None
     settings = EnsembleSettings(
         name=name,
         method=config.method,
+        members=config.members,
         options=config.options,
         caps=config.caps.value,
         budget=config.budget.value,
-        judge=JudgeSettings(name=str(config.judge), kind=judge.kind, options=judge.options) if judge else None,
+        judge=_judge(str(config.judge), judge) if judge is not None else None,
     )
-    judge_model = served[judge.model] if judge is not None and judge.model is not None else None
-    members = [served[member] for member in config.members]
+    asked = {*config.members, *([judge.model] if judge is not None and judge.model is not None else [])}
     return driver.deploy(
-        settings, members, judge_model, replicas=config.replicas, actor=actor_options(config.resources)
+        settings,
+        {member: served[member] for member in sorted(asked)},
+        replicas=config.replicas,
+        placement=placed,
     )
+
+
+def _judge(name: str, config: JudgeConfig) -> JudgeSettings:
+    return JudgeSettings(name=name, kind=config.kind, model=config.model, options=config.options)
 
 
 def _listing(configuration: Configuration, name: str) -> Listing:

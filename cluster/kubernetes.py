@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from cluster import pods
-from cluster.packing import groups
+from cluster.packing import Group, groups
 from cluster.plan import plan
-from cluster.pods import CONFIGURATION_FILE, CONFIGURATION_FOLDER, SERVE_PORT, Object, Target
+from cluster.pods import CONFIGURATION_FILE, CONFIGURATION_FOLDER, GROUP_LABEL, SERVE_PORT, Object, Target
 from cluster.schema import Configuration
 from ensemble.errors import ConfigurationError
 
@@ -92,6 +92,7 @@ def _config_map(name: str, configuration: Configuration, target: Target) -> Obje
 
 
 def _service(name: str, configuration: Configuration, target: Target) -> Object:
+    made = _groups(configuration, target)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -101,22 +102,29 @@ def _service(name: str, configuration: Configuration, target: Target) -> Object:
             "rayClusterDeletionDelaySeconds": 120,
             # The head holds no replicas, so requests go to the workers alone.
             "excludeHeadPodFromServeSvc": True,
-            "serveConfigV2": _serve_config(configuration),
-            "rayClusterConfig": _cluster(name, configuration, target, serving=True),
+            "serveConfigV2": _serve_config(configuration, made),
+            "rayClusterConfig": _cluster(name, made, target, serving=True),
         },
     }
 
 
-def _serve_config(configuration: Configuration) -> str:
+def _groups(configuration: Configuration, target: Target) -> list[Group]:
+    return groups(plan(configuration).deployments, pod_cpus=target.pod_cpus)
+
+
+def _serve_config(configuration: Configuration, made: Sequence[Group]) -> str:
+    prefer = {deployment: {GROUP_LABEL: group.name} for group in made for deployment in group.holds}
     application = {
         "name": configuration.name,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
-        "args": {"config": configuration.as_dict()},
+        "args": {"config": configuration.as_dict(), "prefer": prefer},
     }
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": SERVE_PORT},
+        # Large replicas first, and small ones close together: spread, they would take the places of large ones.
+        "controller_options": {"runtime_env": {"env_vars": {"RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1"}}},
         "applications": [application],
     }
     return yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
@@ -134,18 +142,15 @@ def _job(name: str, configuration: Configuration, target: Target, arguments: Seq
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 3600,
             "backoffLimit": 2,
-            "rayClusterSpec": _cluster(name, configuration, target, serving=False),
+            "rayClusterSpec": _cluster(name, _groups(configuration, target), target, serving=False),
         },
     }
 
 
-def _cluster(name: str, configuration: Configuration, target: Target, *, serving: bool) -> Object:
+def _cluster(name: str, made: Sequence[Group], target: Target, *, serving: bool) -> Object:
     return {
         "rayVersion": RAY_VERSION,
         "authOptions": {"mode": "token"},
         "headGroupSpec": pods.head(name, target),
-        "workerGroupSpecs": [
-            pods.workers(name, group, target, serving=serving)
-            for group in groups(plan(configuration).deployments, pod_cpus=target.pod_cpus)
-        ],
+        "workerGroupSpecs": [pods.workers(name, group, target, serving=serving) for group in made],
     }

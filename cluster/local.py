@@ -14,6 +14,8 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
+from cluster import census
+from cluster.admission import Patience, admitted
 from cluster.app import Arguments, build
 from cluster.plan import plan
 from cluster.schema import Configuration
@@ -33,6 +35,7 @@ def running(
     address: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    wait: float | None = None,
     progress: Progress | None = None,
 ) -> Iterator[str]:
     """Serve a configuration; yields the URL of its API, and takes down what it brought up.
@@ -40,9 +43,10 @@ def running(
     Args:
         address: of a running Ray cluster (``auto``: the one on this machine); ``None`` starts one.
         host, port: where the API listens; ``None``: as configured.
+        wait: seconds to wait for nodes that an autoscaler adds; ``None``: the nodes that are there have to do.
     """
     try:
-        yield start(configuration, address=address, host=host, port=port, progress=progress)
+        yield start(configuration, address=address, host=host, port=port, wait=wait, progress=progress)
     finally:
         stop(configuration, cluster=address is None)
 
@@ -53,23 +57,30 @@ def start(
     address: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    wait: float | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Serve a configuration and leave it running; returns the URL of its API when every model is ready.
 
+    Args:
+        wait: seconds to wait for nodes that an autoscaler adds; ``None``: the nodes that are there have to do.
+
     Raises:
+        Unplaceable: the nodes have no room for the configuration; nothing was started. Or somebody took the room while
+            it started; then what has found a place stays there.
         ConfigurationError: a deployment could not be started; the message is the deployment's own.
     """
     attach(configuration, address)
+    prefer = admitted(configuration, census.nodes(configuration.name), census.places(configuration.name), wait=wait)
     wanted = {"host": host or configuration.gateway.host, "port": configuration.gateway.port if port is None else port}
     serve.start(http_options=wanted, logging_config={"log_level": "WARNING"})
-    application = build(Arguments(config=configuration.as_dict()))
+    application = build(Arguments(config=configuration.as_dict(), prefer=prefer))
     target = serve.RunTarget(application, name=configuration.name, route_prefix="/")
     try:
         serve.run_many([target], wait_for_applications_running=False)
     except RayServeException as error:
         raise ConfigurationError(f"{configuration.name} cannot be served there: {error}") from error
-    _watch(configuration.name, progress)
+    _watch(configuration, progress, Patience(plan(configuration).deployments, wait))
     _get_global_client().wait_for_proxies_serving()
     return _url()
 
@@ -109,7 +120,7 @@ def _url() -> str:
     return f"http://{'127.0.0.1' if http.host == '0.0.0.0' else http.host}:{http.port}"
 
 
-def _watch(application: str, progress: Progress | None) -> None:
+def _watch(configuration: Configuration, progress: Progress | None, patience: Patience) -> None:
     """Return when the application runs.
 
     Ray's client of Serve is not thread-safe (2.60), so one thread both waits and tells.
@@ -118,9 +129,11 @@ def _watch(application: str, progress: Progress | None) -> None:
         ConfigurationError: it will not run.
     """
     told: Mapping[str, str] = {}
+    application = configuration.name
     status = serve.status().applications[application]
     while status.status != ApplicationStatus.RUNNING:
-        now = {name: str(deployment.status.value) for name, deployment in status.deployments.items()}
+        waiting = patience.look(lambda: census.replicas(application), census.nodes)
+        now = {name: waiting.get(name, str(found.status.value)) for name, found in status.deployments.items()}
         if progress is not None and now != told:
             progress(now)
             told = now

@@ -6,9 +6,11 @@ A pure function over amounts; knows nothing of Kubernetes objects.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from cluster.nodes import Room
 from cluster.plan import Deployment
 
 GIB = 2**30
@@ -26,8 +28,10 @@ class Amounts:
 
     @classmethod
     def of(cls, deployment: Deployment) -> Amounts:
-        """What one replica takes."""
-        return cls(deployment.cpus, deployment.gpus, deployment.memory or 0, dict(deployment.custom))
+        """What one piece of a replica takes."""
+        piece = deployment.piece
+        custom = {name: piece[name] for name in deployment.custom}
+        return cls(piece.get("CPU", 0.0), piece.get("GPU", 0.0), math.ceil(piece.get("memory", 0)), custom)
 
     def __add__(self, other: Amounts) -> Amounts:
         names = {**self.custom, **other.custom}
@@ -51,21 +55,33 @@ class Group:
     room: Amounts
     """What the deployments on the fullest pod take, for each resource; whole CPUs and GPUs."""
     holds: tuple[str, ...]
-    """Names of the deployments whose replicas were put here."""
+    """Names under which the deployments are served whose replicas were put here."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """By which the deployments select their nodes."""
+
+    @property
+    def name(self) -> str:
+        """Unlike those of the other groups; small letters, digits and hyphens."""
+        labels = [part for pair in sorted(self.labels.items()) for part in pair]
+        kind = ["gpu" if self.room.gpus else "cpu", self.accelerator_type or "", *sorted(self.room.custom), *labels]
+        name = "-".join(part for part in kind if part).lower()
+        return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
 def groups(deployments: Iterable[Deployment], *, pod_cpus: int) -> list[Group]:
     """Groups with room for every replica.
 
     Replicas with GPUs share pods with those that want the same kind of GPU, the others with those that want the same
-    custom resources. A pod has as many GPUs as its hungriest replica wants.
+    custom resources; replicas that select nodes by labels, with those that select by the same. A pod has as many GPUs as
+    its hungriest replica wants on one node.
 
     Args:
         pod_cpus: cores of a pod without GPUs; more where one replica wants more.
     """
-    kinds: dict[tuple[bool, str, tuple[str, ...]], list[Deployment]] = {}
+    kinds: dict[tuple[object, ...], list[Deployment]] = {}
     for deployment in deployments:
-        kind = (deployment.gpus > 0, deployment.accelerator_type or "", tuple(sorted(deployment.custom)))
+        labels = tuple(sorted(deployment.labels.items()))
+        kind = (deployment.gpus > 0, deployment.accelerator_type or "", tuple(sorted(deployment.custom)), labels)
         kinds.setdefault(kind, []).append(deployment)
     return [_group(kinds[kind], pod_cpus) for kind in sorted(kinds)]
 
@@ -76,27 +92,24 @@ def _group(deployments: Sequence[Deployment], pod_cpus: int) -> Group:
         largest |= Amounts.of(deployment)
     gpus = math.ceil(largest.gpus)
     limit = Amounts(math.inf if gpus else max(pod_cpus, math.ceil(largest.cpus)), gpus)
-    pods = _packed([Amounts.of(d) for d in deployments for _ in range(d.replicas)], limit)
+    pods = _packed([Amounts.of(d) for d in deployments for _ in range(d.replicas * d.pieces)], limit)
     room = Amounts()
     for pod in pods:
         room |= pod
     room = Amounts(math.ceil(room.cpus) if gpus else limit.cpus, gpus, room.memory, room.custom)
-    return Group(deployments[0].accelerator_type, len(pods), room, tuple(d.name for d in deployments))
+    first = deployments[0]
+    return Group(first.accelerator_type, len(pods), room, tuple(d.served_as for d in deployments), dict(first.labels))
 
 
 def _packed(replicas: Sequence[Amounts], limit: Amounts) -> list[Amounts]:
     """First fit, largest first: what each pod holds."""
+    empty = Room.of({"CPU": limit.cpus, "GPU": limit.gpus})
     pods: list[Amounts] = []
+    rooms: list[Room] = []
     for replica in sorted(replicas, key=lambda r: (r.gpus, r.cpus), reverse=True):
-        fits = (i for i, pod in enumerate(pods) if _within(pod + replica, limit))
-        i = next(fits, None)
-        if i is None:
-            pods.append(replica)
-        else:
-            pods[i] += replica
+        piece = {"CPU": replica.cpus, "GPU": replica.gpus}
+        left = ((i, room) for i, pod in enumerate(rooms) for room in pod.without(piece))
+        i, room = next(left, (len(pods), next(empty.without(piece))))
+        pods[i:] = [pods[i] + replica if i < len(pods) else replica, *pods[i + 1 :]]
+        rooms[i:] = [room, *rooms[i + 1 :]]
     return pods
-
-
-def _within(amounts: Amounts, limit: Amounts) -> bool:
-    # Sums of fractions such as 0.1 are compared with a hair's breadth to spare.
-    return amounts.cpus <= limit.cpus + 1e-9 and amounts.gpus <= limit.gpus + 1e-9

@@ -6,6 +6,7 @@ sizes machines by it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -30,6 +31,26 @@ class Deployment:
     """Bytes; ``None``: none reserved."""
     accelerator_type: str | None = None
     custom: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    """Selector by label that its nodes have to satisfy."""
+    pieces: int = 1
+    """Equal pieces of one replica, each on one node."""
+
+    @property
+    def served_as(self) -> str:
+        """Name of the Serve deployment."""
+        return self.name if self.role == "gateway" else f"{self.role}-{self.name}"
+
+    @property
+    def piece(self) -> dict[str, float]:
+        """What one piece reserves, by Ray's names; ``memory`` in bytes."""
+        whole = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0, **self.custom}
+        # Ray counts in ten-thousandths, and bytes are whole.
+        shares = {name: round(amount / self.pieces, 4) for name, amount in whole.items() if amount}
+        if "memory" in shares:
+            shares["memory"] = math.ceil(shares["memory"])
+        kind = {} if self.accelerator_type is None else {f"accelerator_type:{self.accelerator_type}": 0.001}
+        return shares | kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +118,20 @@ def _deployments(configuration: Configuration) -> Iterable[Deployment]:
 
 
 def _of_model(name: str, model: ModelConfig) -> Deployment:
-    r = model.resources
-    return Deployment(name, "model", model.replicas, r.cpus, r.gpus, r.memory, r.accelerator_type, dict(r.custom))
+    r = model.reserved
+    return Deployment(
+        name=name,
+        role="model",
+        replicas=model.replicas,
+        cpus=r.cpus,
+        gpus=r.gpus,
+        memory=r.memory,
+        accelerator_type=r.accelerator_type,
+        custom=dict(r.custom),
+        labels=dict(r.labels),
+        pieces=model.pipeline_parallel,
+    )
 
 
 def _of_driver(name: str, role: Role, replicas: int, r: DriverResources) -> Deployment:
-    return Deployment(name, role, replicas, r.cpus, memory=r.memory, custom=dict(r.custom))
+    return Deployment(name, role, replicas, r.cpus, memory=r.memory, custom=dict(r.custom), labels=dict(r.labels))

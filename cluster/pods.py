@@ -21,6 +21,8 @@ CONFIGURATION_FILE = "configuration.yaml"
 DATA_FOLDER = "/data"
 """Where a batch job's pods find the volume with its input and output."""
 SERVE_PORT = 8000
+GROUP_LABEL = "ray-ensemble/group"
+"""Ray's nodes have the name of their worker group under this label."""
 _AGENT_PORT = 52365
 _OBJECT_STORE = GIB
 _OVERHEAD = 3 * GIB
@@ -74,20 +76,21 @@ def workers(name: str, group: Group, target: Target, *, serving: bool) -> Object
     }
     custom = {key: f"{value:g}" for key, value in group.room.custom.items()}
     return {
-        "groupName": _group_name(group),
+        "groupName": group.name,
         "replicas": group.pods,
         "minReplicas": group.pods,
         "maxReplicas": group.pods,
         "rayStartParams": _store(),
         **({"resources": custom} if custom else {}),
+        "labels": {**_labels(group), GROUP_LABEL: group.name},
         "template": {"spec": _pod(name, container, target) | (_on_gpus(group, target) if group.room.gpus else {})},
     }
 
 
-def _group_name(group: Group) -> str:
-    parts = ["gpu" if group.room.gpus else "cpu", group.accelerator_type or "", *sorted(group.room.custom)]
-    name = "-".join(part for part in parts if part).lower()
-    return "".join(c if c.isalnum() else "-" for c in name)
+def _labels(group: Group) -> dict[str, str]:
+    """Labels that satisfy what the group's replicas ask of their nodes; what they must not be, these are not."""
+    asked = {key: rule for key, rule in group.labels.items() if not rule.startswith("!")}
+    return {key: rule.removeprefix("in(").split(",")[0].rstrip(")") for key, rule in asked.items()}
 
 
 def _limits(room: Amounts, target: Target) -> dict[str, str]:

@@ -18,6 +18,9 @@ from ensemble.ensemble import Caps
 from ensemble.member import Price
 from ensemble.request import Budget
 
+LABEL = r"^!?(in\([\w.-]+(, ?[\w.-]+)*\)|[\w.-]+)$"
+"""Values of a label, as Ray takes them."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=63)]
 """Names of models, ensembles and judges: small letters, digits, dot, underscore, hyphen."""
 
@@ -54,6 +57,9 @@ class DriverResources(Part):
     """Bytes of main memory, or text such as ``2GiB``. Omitted: none is reserved; the node's own limit holds."""
     custom: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Amounts of further Ray resources by name, which the nodes must offer. Omitted: none."""
+    labels: dict[str, Annotated[str, Field(pattern=LABEL)]] = Field(default_factory=dict)
+    """Labels that the node must have, by name, in Ray's words: ``value``, ``!value``, ``in(a, b)`` or ``!in(a, b)``.
+    Omitted: any node; what reserves no GPU goes to nodes without GPUs where there are some with room."""
 
 
 class Resources(DriverResources):
@@ -62,7 +68,8 @@ class Resources(DriverResources):
     cpus: float = Field(default=1.0, ge=0)
     """CPU cores. Omitted: 1."""
     gpus: float = Field(default=0.0, ge=0)
-    """GPUs; a fraction shares one GPU with other replicas. Omitted: 0, the model runs on the CPU."""
+    """GPUs; a fraction shares one GPU with other replicas. Omitted: with ``tensor_parallel`` or ``pipeline_parallel``
+    above 1, as many as they need; else 0, the model runs on the CPU."""
     accelerator_type: str | None = Field(default=None, min_length=1)
     """Ray's name for the kind of GPU, such as ``H100`` or ``A10G``. Omitted: any kind."""
 
@@ -70,8 +77,6 @@ class Resources(DriverResources):
     def _whole_gpus(self) -> Self:
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ValueError(f"gpus is {self.gpus:g}; allowed: a fraction below 1, or a whole number")
-        if self.accelerator_type is not None and not self.gpus:
-            raise ValueError("accelerator_type is given without GPUs; set gpus above 0, or leave it out")
         return self
 
 
@@ -86,6 +91,10 @@ class PriceConfig(Part):
     @property
     def value(self) -> Price:
         return Price(self.input, self.output)
+
+
+PARALLEL = ("vllm",)
+"""Engines that compute one model on several devices."""
 
 
 class ModelConfig(Part):
@@ -109,8 +118,14 @@ class ModelConfig(Part):
     """Prompt tokens read in one forward pass, so that a long prompt does not hold up others. Omitted: 256."""
     replicas: int = Field(default=1, ge=1)
     """Copies of the model. Omitted: 1."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that compute each layer together; always on one node. Omitted: 1."""
+    pipeline_parallel: int = Field(default=1, ge=1)
+    """Stages of consecutive layers; each on ``tensor_parallel`` GPUs of one node, if need be another than the others'.
+    Omitted: 1."""
     resources: Resources = Resources()
-    """What one replica reserves. Omitted: one CPU core, no GPU."""
+    """What one replica reserves, all its stages together. Omitted: one CPU core, and no GPU but those that
+    ``tensor_parallel`` and ``pipeline_parallel`` need."""
     price: PriceConfig = PriceConfig()
     """Money per million tokens, for budgets and usage. Omitted: free."""
     chat_template: str | None = Field(default=None, min_length=1)
@@ -142,9 +157,39 @@ class ModelConfig(Part):
                 f"the template {path} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from error
 
+    @property
+    def reserved(self) -> Resources:
+        """What one replica reserves, with the GPUs that the parallel parts of the model need."""
+        parts = self.tensor_parallel * self.pipeline_parallel
+        if parts == 1 or self.device == "cpu" or self.resources.gpus:
+            return self.resources
+        return self.resources.model_copy(update={"gpus": float(parts)})
+
+    @model_validator(mode="after")
+    def _parallel(self) -> Self:
+        parts = self.tensor_parallel * self.pipeline_parallel
+        key = "tensor_parallel" if self.tensor_parallel > 1 else "pipeline_parallel"
+        if parts > 1 and self.engine not in PARALLEL:
+            raise ValueError(
+                f"{key} is {getattr(self, key)}, but the engine {self.engine} computes on one device; "
+                f"allowed: 1, or another engine ({', '.join(PARALLEL)})"
+            )
+        if parts > 1 and self.resources.gpus not in (0, parts):
+            raise ValueError(
+                f"resources.gpus is {self.resources.gpus:g}, but tensor_parallel × pipeline_parallel is {parts}; "
+                f"allowed: {parts}, or leave gpus out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if self.resources.accelerator_type is not None and not self.reserved.gpus:
+            raise ValueError("resources.accelerator_type is given without GPUs; set gpus above 0, or leave it out")
+        return self
+
     @model_validator(mode="after")
     def _device_fits(self) -> Self:
-        if self.device == "cuda" and not self.resources.gpus:
+        if self.device == "cuda" and not self.reserved.gpus:
             raise ValueError("device is cuda, but no GPU is reserved; set resources.gpus above 0")
         if self.device == "cpu" and self.resources.gpus:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 from ray.serve.config import RequestRouterConfig
@@ -30,3 +31,16 @@ class Description:
     card: Card
     vocabulary: Vocabulary | None
     """``None`` for members without sessions."""
+
+
+def new_session(name: str) -> str:
+    """The key of a session with the model or adapter served under this name. Nobody else can guess it."""
+    return f"{name}/{secrets.token_hex(16)}"
+
+
+def served_name(session: str) -> str:
+    """
+    >>> served_name(new_session("adder"))
+    'adder'
+    """
+    return session.partition("/")[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import CONCURRENT_CALLS, LOGGING, Description
 from deployments.member import RemoteMember
+from deployments.placement import ANYWHERE, Placement
 from ensemble import judges
 from ensemble.concurrency import batches, together
 from ensemble.ensemble import Caps, Ensemble
@@ -21,10 +22,12 @@ from ensemble.request import Budget, Event, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeSettings:
-    """A judge; its model, if it has one, comes as a handle."""
+    """A judge."""
 
     name: str
     kind: str
+    model: str | None = None
+    """Name of the model it asks, if it asks one."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -34,6 +37,7 @@ class EnsembleSettings:
 
     name: str
     method: str
+    members: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     caps: Caps = field(default_factory=Caps)
     budget: Budget = field(default_factory=Budget)
@@ -41,29 +45,30 @@ class EnsembleSettings:
 
 
 class EnsembleReplica:
-    """One copy of an ensemble's driver."""
+    """One copy of an ensemble's driver. It serves one name; what can be asked of it is what can be asked of a model."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self,
-        settings: EnsembleSettings,
-        members: Sequence[DeploymentHandle[Any]],
-        judge_model: DeploymentHandle[Any] | None = None,
+        self, settings: EnsembleSettings, handles: Mapping[str, DeploymentHandle[Any]]
     ) -> None:
+        """
+        Args:
+            handles: of members and of the judge's model, by name.
+        """
         self._ensemble = Ensemble(
             settings.name,
             settings.method,
-            await together(RemoteMember.connect(handle) for handle in members),
+            await together(RemoteMember.connect(name, handles[name]) for name in settings.members),
             options=settings.options,
-            judge=await _connected(settings.judge, judge_model),
+            judge=await _connected(settings.judge, handles),
             caps=settings.caps,
             budget=settings.budget,
         )
         self._running = 0
 
-    async def describe(self) -> Description:
+    async def describe(self, name: str) -> Description:
         return Description(self._ensemble.card, None)
 
-    async def generate(self, request: Request) -> AsyncGenerator[list[Event], None]:
+    async def generate(self, name: str, request: Request) -> AsyncGenerator[list[Event], None]:
         """Events in batches: whatever is there goes out together, nothing waits."""
         self._running += 1
         try:
@@ -73,32 +78,36 @@ class EnsembleReplica:
         finally:
             self._running -= 1
 
-    async def stats(self) -> Mapping[str, float]:
+    async def stats(self, name: str) -> Mapping[str, float]:
         return {"running": self._running}
 
 
-async def _connected(settings: JudgeSettings | None, model: DeploymentHandle[Any] | None) -> Judge | None:
+async def _connected(settings: JudgeSettings | None, handles: Mapping[str, DeploymentHandle[Any]]) -> Judge | None:
     if settings is None:
         return None
-    member = await RemoteMember.connect(model) if model is not None else None
+    model = settings.model
+    member = await RemoteMember.connect(model, handles[model]) if model is not None else None
     return judges.build(settings.kind, settings.name, settings.options, member)
 
 
 def deploy(
     settings: EnsembleSettings,
-    members: Sequence[serve.Application],
-    judge_model: serve.Application | None = None,
+    served: Mapping[str, serve.Application],
     *,
     replicas: int = 1,
-    actor: Mapping[str, Any] | None = None,
+    placement: Placement = ANYWHERE,
 ) -> serve.Application:
-    """The deployment of an ensemble over the deployments of its members."""
+    """The deployment of an ensemble.
+
+    Args:
+        served: the deployments of its members and of its judge's model, by name.
+    """
     deployment = serve.deployment(
         EnsembleReplica,
         name=f"ensemble-{settings.name}",
         num_replicas=replicas,
-        ray_actor_options=dict(actor or {}),
+        **placement.options(),
         max_ongoing_requests=CONCURRENT_CALLS,
         logging_config=LOGGING,
     )
-    return deployment.bind(settings, list(members), judge_model)
+    return deployment.bind(settings, dict(served))

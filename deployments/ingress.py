@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.calls import CONCURRENT_CALLS
 from deployments.gateway import Limits, Served, build_app
 from deployments.member import RemoteMember
+from deployments.placement import ANYWHERE, Placement
 from ensemble.concurrency import together
 from ensemble.errors import EnsembleError
 from ensemble.method import named
@@ -39,7 +40,7 @@ class GatewayReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, listings: Mapping[str, Listing], handles: Mapping[str, DeploymentHandle[Any]], limits: Limits
     ) -> None:
-        connected = await together(RemoteMember.connect(handles[name]) for name in listings)
+        connected = await together(RemoteMember.connect(name, handles[name]) for name in listings)
         self._members = dict(zip(listings, connected, strict=True))
         self._listings = listings
         self._limits = limits
@@ -83,14 +84,14 @@ def deploy(
     limits: Limits,
     *,
     replicas: int = 1,
-    actor: Mapping[str, Any] | None = None,
+    placement: Placement = ANYWHERE,
 ) -> serve.Application:
     """The deployment of the gateway over the deployments it serves, by public name."""
     deployment = serve.deployment(
         GatewayReplica,
         name="gateway",
         num_replicas=replicas,
-        ray_actor_options=dict(actor or {}),
+        **placement.options(),
         max_ongoing_requests=CONCURRENT_CALLS,
     )
     return deployment.bind(dict(listings), dict(models), limits)

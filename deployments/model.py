@@ -1,92 +1,108 @@
 """One language model as one Serve deployment: an engine behind replica methods.
 
-Sessions live in one replica; the router keeps every call of a session there. What the client side does with these
-methods is ``deployments/member.py``.
+Sessions are opened through Ray and live in one replica; all else about them is said on that replica's wire
+(``deployments/wire``). What the client side does with both is ``deployments/member.py``.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import ray
 from ray import serve
 
-from deployments.calls import CONCURRENT_CALLS, LOGGING, PINNED, Description
+from deployments.calls import CONCURRENT_CALLS, LOGGING, PINNED, Description, served_name
 from deployments.engines.engine import Engine
 from deployments.engines.settings import ModelSettings
+from deployments.placement import ANYWHERE, Placement
+from deployments.wire.server import Address, Server
 from ensemble.concurrency import batches
-from ensemble.errors import EnsembleError, MemberLost
+from ensemble.errors import MemberLost
 from ensemble.member import Exchange, Reply
 from ensemble.request import Event, Request
 
 
 class ModelReplica:
-    """One copy of a model."""
+    """One copy of a model, with all that is served from it: itself, and its adapters under names of their own."""
 
     async def __init__(self, settings: ModelSettings) -> None:  # type: ignore[misc]  # Serve awaits it
         # Only a replica imports torch: whoever deploys it starts in a quarter of the time without.
         from deployments.engines.loading import start
 
-        self._engine: Engine = await start(settings)
+        self._engines: Mapping[str, Engine] = await start(settings)
+        # Only the node's address in the cluster is listened on, not those that the outside may reach.
+        self._server = await Server.listen(ray.util.get_node_ip_address(), _Sessions(self._engines))
 
-    async def describe(self) -> Description:
-        return Description(self._engine.card, self._engine.vocabulary)
+    async def describe(self, name: str) -> Description:
+        engine = self._engines[name]
+        return Description(engine.card, engine.vocabulary)
 
-    async def generate(self, request: Request) -> AsyncGenerator[list[Event], None]:
+    async def generate(self, name: str, request: Request) -> AsyncGenerator[list[Event], None]:
         """Events in batches: whatever is there goes out together, nothing waits."""
-        async with aclosing(batches(self._engine.generate(request))) as ready:
+        async with aclosing(batches(self._engines[name].generate(request))) as ready:
             async for events in ready:
                 yield events
 
-    async def open(self, session: str, request: Request) -> str:
-        """Begin a session; returns the name of this replica's actor, where the session lives."""
-        await self._engine.open(session, request)
-        return str(serve.get_replica_context().replica_id.to_full_id_str())
-
-    async def exchange(self, session: str, exchange: Exchange) -> Reply:
-        return await self._engine.exchange(session, exchange)
-
-    async def exchange_all(self, messages: Sequence[tuple[str, Exchange]]) -> list[Reply | EnsembleError]:
-        """Messages of many sessions at once, each with its own reply or error."""
-        return await asyncio.gather(*(self._outcome(session, exchange) for session, exchange in messages))
-
-    async def _outcome(self, session: str, exchange: Exchange) -> Reply | EnsembleError:
-        try:
-            return await self._engine.exchange(session, exchange)
-        except EnsembleError as error:
-            return error
-
-    async def fork(self, session: str, fork: str) -> None:
-        await self._engine.fork(session, fork)
+    async def open(self, session: str, request: Request) -> Address:
+        """Begin a session; returns where everything else about it is said."""
+        await self._engines[served_name(session)].open(session, request)
+        return self._server.address
 
     async def close(self, session: str) -> None:
-        await self._engine.close(session)
+        """End a session of which the driver does not know whether it was opened."""
+        await self._engines[served_name(session)].close(session)
 
-    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
-        return await self._engine.tokenise(texts)
+    async def tokenise(self, name: str, texts: Sequence[bytes]) -> list[list[int]]:
+        return await self._engines[name].tokenise(texts)
 
-    async def stats(self) -> Mapping[str, float]:
-        return self._engine.stats()
+    async def stats(self, name: str) -> Mapping[str, float]:
+        return self._engines[name].stats()
 
     async def check_health(self) -> None:
         """Called by Serve; a replica whose engine has died is replaced."""
-        if not self._engine.alive:
-            raise MemberLost(f"the engine of {self._engine.card.name} has died", member=self._engine.card.name)
+        for name, engine in self._engines.items():
+            if not engine.alive:
+                raise MemberLost(f"the engine of {name} has died", member=name)
 
 
-def deploy(settings: ModelSettings, *, replicas: int = 1, actor: Mapping[str, Any] | None = None) -> serve.Application:
+class _Sessions:
+    """The sessions of all engines of a replica, as its server asks for them.
+
+    The coroutines are the engines' own: a message in a step has no time for detours.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def exchange(self, session: str, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
+        return self._engine(session).exchange(session, exchange)
+
+    def fork(self, session: str, fork: str) -> Coroutine[Any, Any, None]:
+        return self._engine(session).fork(session, fork)
+
+    def close(self, session: str) -> Coroutine[Any, Any, None]:
+        return self._engine(session).close(session)
+
+    def _engine(self, session: str) -> Engine:
+        name = served_name(session)
+        if name not in self._engines:
+            raise MemberLost(f"no session {session} is here", member=name)
+        return self._engines[name]
+
+
+def deploy(settings: ModelSettings, *, replicas: int = 1, placement: Placement = ANYWHERE) -> serve.Application:
     """The deployment of a model.
 
     Args:
-        actor: Ray actor options of one replica: CPUs, GPUs, accelerator type, memory, further resources.
+        placement: what one replica reserves, and on which nodes.
     """
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{settings.name}",
         num_replicas=replicas,
-        ray_actor_options=dict(actor or {}),
+        **placement.options(),
         max_ongoing_requests=CONCURRENT_CALLS,
         logging_config=LOGGING,
         request_router_config=PINNED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -20,6 +20,18 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         return await asyncio.gather(*tasks)
     finally:
         await cancel(tasks)
+
+
+async def settled(futures: Sequence[asyncio.Future[T]]) -> list[T]:
+    """Results of what is under way, in order. The first failure gives up the others and is raised as it is.
+
+    For futures that are no tasks; ``together`` is for coroutines, and waits for the end of what it cancels.
+    """
+    try:
+        return [await futures[0]] if len(futures) == 1 else await asyncio.gather(*futures)
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -109,7 +109,7 @@ class Ensemble(Member):
         single = replace(request, n=1, sampling=seeded(request.sampling, choice), options={})
         async with aclosing(method.run(single, members)) as events:  # type: ignore[type-var]
             async for event in events:
-                yield event if isinstance(event, Spent) else replace(event, choice=choice)
+                yield event if not choice or isinstance(event, Spent) else replace(event, choice=choice)
 
     def _admitted(self, request: Request) -> Method[Any]:
         _below("n", request.n, self._caps.n)

@@ -7,8 +7,9 @@ driver edits a session and asks it a question in one message. Nothing here knows
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -282,7 +283,7 @@ class Reply:
 class Session(ABC):
     """One member's view of one answer being written.
 
-    ``exchange`` is the whole contract; the named operations are its common uses.
+    ``exchange`` (or ``post``) is the whole contract; the named operations are its common uses.
     """
 
     member: str
@@ -299,8 +300,14 @@ class Session(ABC):
         self._version += 1
         return await self._send(Exchange(self._version, edit, question))
 
+    def post(self, question: Question | None = None, *, edit: Edit | None = None) -> asyncio.Future[Reply]:
+        """``exchange`` without waiting: the message is under way when this returns. Cancelling gives it up."""
+        self._version += 1
+        return asyncio.ensure_future(self._send(Exchange(self._version, edit, question)))
+
     @abstractmethod
-    async def _send(self, exchange: Exchange) -> Reply: ...
+    def _send(self, exchange: Exchange) -> Awaitable[Reply]:
+        """Carry a message; a coroutine, or a future of what is under way already."""
 
     @abstractmethod
     async def fork(self) -> Session:

@@ -14,13 +14,18 @@ from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
 from ensemble.request import Budget, Event, Request, Spent, Usage, total
 
 
+_AMOUNTS = ("calls", "tokens", "cost")
+"""Of a budget, all but time."""
+
+
 class Meter:
     """Usage of one request by member, its budget, and its open sessions."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._deadline = asyncio.get_running_loop().time() + budget.seconds if budget.seconds else None
-        self._usage: dict[str, Usage] = {}
+        self._limits = {name: limit for name in _AMOUNTS if (limit := getattr(budget, name)) is not None}
+        self._spent = Usage()
         self._unreported: dict[str, Usage] = {}
         self._open: set[Session] = set()
         self._begun = 0
@@ -31,14 +36,21 @@ class Meter:
 
     def charge(self, member: str, usage: Usage) -> None:
         """Add to a member's usage."""
-        self._usage[member] = self._usage.get(member, Usage()) + usage
-        self._unreported[member] = self._unreported.get(member, Usage()) + usage
+        if self._limits:
+            self._spent += usage
+        before = self._unreported.get(member)
+        self._unreported[member] = usage if before is None else before + usage
 
     def drain(self) -> list[Spent]:
         """What was spent since the last call."""
         spent = [Spent(member, usage) for member, usage in self._unreported.items()]
         self._unreported.clear()
         return spent
+
+    @property
+    def timed(self) -> bool:
+        """Whether messages have to be watched while they are under way."""
+        return self._deadline is not None
 
     @asynccontextmanager
     async def call(self, *, new: bool = True) -> AsyncIterator[None]:
@@ -50,8 +62,7 @@ class Meter:
         Raises:
             BudgetExceeded: before the message if nothing is left, or during it when time runs out.
         """
-        self._check(new)
-        self._begun += new
+        self.check(new=new)
         try:
             async with asyncio.timeout_at(self._deadline) as limit:
                 yield
@@ -60,15 +71,20 @@ class Meter:
                 raise
             raise self._exceeded("seconds", self._budget.seconds) from error
 
-    def _check(self, new: bool) -> None:
-        spent = total(self._usage.values())
-        # A call counts from its beginning, so that calls that begin together do not all find the same one left.
-        calls = max(spent.calls, self._begun) if new else 0
-        used = {"calls": calls, "tokens": spent.total_tokens, "cost": spent.cost}
-        for name, amount in used.items():
-            limit = getattr(self._budget, name)
-            if limit is not None and amount >= limit:
-                raise self._exceeded(name, limit)
+    def check(self, *, new: bool) -> None:
+        """Before a message: note that a call begins, and refuse it if nothing is left.
+
+        Raises:
+            BudgetExceeded: naming the amount that is used up.
+        """
+        if self._limits:
+            # A call counts from its beginning, so that calls that begin together do not all find the same one left.
+            calls = max(self._spent.calls, self._begun) if new else 0
+            used = {"calls": calls, "tokens": self._spent.total_tokens, "cost": self._spent.cost}
+            for name, limit in self._limits.items():
+                if used[name] >= limit:
+                    raise self._exceeded(name, limit)
+        self._begun += new
 
     @staticmethod
     def _exceeded(name: str, limit: object) -> BudgetExceeded:
@@ -127,6 +143,23 @@ class _MeteredSession(Session):
             reply = await self._inner.exchange(question, edit=edit)
         self._meter.charge(self.member, reply.usage)
         return reply
+
+    def post(self, question: Question | None = None, *, edit: Edit | None = None) -> asyncio.Future[Reply]:
+        if self._meter.timed:
+            return asyncio.ensure_future(self.exchange(question, edit=edit))
+        try:
+            self._meter.check(new=False)
+        except BudgetExceeded as error:
+            refused: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+        sent = self._inner.post(question, edit=edit)
+        sent.add_done_callback(self._charge)
+        return sent
+
+    def _charge(self, sent: asyncio.Future[Reply]) -> None:
+        if not sent.cancelled() and sent.exception() is None:
+            self._meter.charge(self.member, sent.result().usage)
 
     async def _send(self, exchange: Exchange) -> Reply:
         return await self.exchange(exchange.question, edit=exchange.edit)

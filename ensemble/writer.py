@@ -44,11 +44,14 @@ class Writer:
         """Draw the next token from its log-probabilities, shape [size]; the events that follow from it."""
         allowed = np.where(self._vocabulary.writable, logprobs, -np.inf)
         token = draw(allowed, self._sampling, self._position + len(self.ids))
+        return self.written(token, self._report(token, logprobs))
+
+    def written(self, token: int, report: tuple[TokenLogprob, ...] = ()) -> list[Event]:
+        """The events that follow from a token that was drawn elsewhere; ``report`` of its log-probability."""
         self.ids.append(token)
         if token in self._vocabulary.stop_ids:
             return self._end("", (), "stop")
         text = self._stream.push(self._vocabulary.tokens[token])
-        report = self._report(token, logprobs)
         if self._stream.stopped:
             return self._end(text, report, "stop")
         if len(self.ids) >= self._limit:

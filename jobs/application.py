@@ -36,7 +36,7 @@ def serving(
     """
     connected = ray.is_initialized()
     shared = address is not None or connected
-    target = Target(configuration.name, _deployment(configuration, model))
+    target = Target(configuration.name, _deployment(configuration, model), model)
     with ExitStack() as stack:
         if shared and not connected:
             local.attach(configuration, address)

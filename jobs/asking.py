@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import numpy as np
 
 from deployments.api.requests import ChatBody
 from deployments.api.wire import parse
-from deployments.member import RemoteMember, new_key
+from deployments.member import RemoteMember
 from ensemble.concurrency import together
 from ensemble.errors import BadRequest, EnsembleError
 from ensemble.member import Member
@@ -37,6 +38,8 @@ class Target:
 
     application: str
     deployment: str
+    name: str
+    """What is asked there."""
 
 
 class Journal(Protocol):
@@ -83,7 +86,7 @@ class Worker:
         async with self._connecting:
             if self._member is None:
                 handle = serve.get_deployment_handle(self._target.deployment, self._target.application)
-                self._member = await RemoteMember.connect(handle)
+                self._member = await RemoteMember.connect(self._target.name, handle)
             return self._member
 
     async def _row(self, member: Member, row: int, cell: Cell) -> None:
@@ -138,7 +141,7 @@ async def _tried(member: Member, asked: Request, events: list[Event], attempts: 
         written: list[Event] = []
         try:
             # Its own id: members may not take a second attempt for the first come twice.
-            async with aclosing(member.generate(replace(asked, id=new_key()))) as stream:  # type: ignore[type-var]
+            async with aclosing(member.generate(replace(asked, id=uuid.uuid4().hex))) as stream:  # type: ignore[type-var]
                 async for event in stream:
                     (events if isinstance(event, Spent) else written).append(event)
             return collect(written).choices[0]

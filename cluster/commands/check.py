@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from cluster.commands.common import pairs, size, table
+from cluster.commands.common import Failed, pairs, size, table
 from cluster.commands.configuration import configuration_file, loaded
-from cluster.plan import Plan, plan
+from cluster.placing import Places, place
+from cluster.plan import Deployment, Plan, plan
+from cluster.schema import Configuration
+from ensemble.errors import EnsembleError
 
 
 @click.command()
 @configuration_file
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def check(file: Path, as_json: bool) -> None:
+@click.option(
+    "--cluster",
+    "address",
+    metavar="ADDRESS",
+    help="Ray cluster whose nodes must have room for the plan; `auto` finds one here. Omitted: no nodes are looked at.",
+)
+def check(file: Path, as_json: bool, address: str | None) -> None:
     """Check a configuration FILE and print the plan it resolves to; nothing is loaded or started.
 
-    Without FILE the packaged miniature models are checked. Exit status 2 if the configuration cannot be used.
+    Without FILE the packaged miniature models are checked. Exit status 2 if the configuration cannot be used, 1 if the
+    cluster is not there or has no room for it.
     """
-    resolved = plan(loaded(file))
+    configuration = loaded(file)
+    resolved = plan(configuration)
+    places = _places(configuration, address) if address is not None else None
     if as_json:
-        click.echo(json.dumps(resolved.as_dict(), indent=2))
-    else:
-        _show(resolved)
+        click.echo(json.dumps(resolved.as_dict() | ({} if places is None else {"places": places}), indent=2))
+        return
+    _show(resolved)
+    if places is not None:
+        table("Places", ("deployment", "nodes"), [(name, ", ".join(ids)) for name, ids in places.items()])
+
+
+def _places(configuration: Configuration, address: str) -> Places:
+    # Ray takes seconds to import; mistakes in the file are told before.
+    from cluster import census, local
+
+    try:
+        local.attach(configuration, address)
+        nodes = census.nodes(configuration.name)
+        current = census.places(configuration.name)
+        return place(plan(configuration).deployments, nodes, current=current)
+    except (EnsembleError, ConnectionError) as error:
+        raise Failed(str(error)) from error
 
 
 def _show(resolved: Plan) -> None:
@@ -42,7 +68,7 @@ def _show(resolved: Plan) -> None:
             f"{d.cpus:g}",
             f"{d.gpus:g}",
             size(d.memory),
-            _needs(d.accelerator_type, d.custom),
+            _needs(d),
         )
         for d in resolved.deployments
     ]
@@ -76,5 +102,7 @@ def _show_ensembles(resolved: Plan) -> None:
     table("Ensembles", ("name", "method", "members", "options", "judge", "caps", "budget"), rows)
 
 
-def _needs(accelerator_type: str | None, custom: Mapping[str, float]) -> str:
-    return pairs({"accelerator_type": accelerator_type, **custom})
+def _needs(deployment: Deployment) -> str:
+    stages = deployment.pieces if deployment.pieces > 1 else None
+    known = {"accelerator_type": deployment.accelerator_type, "stages": stages}
+    return pairs({**known, **deployment.custom, **deployment.labels})

@@ -20,8 +20,16 @@ from ensemble.errors import EnsembleError
 @click.option(
     "--address", metavar="ADDRESS", help="Ray cluster to run on; `auto` finds one here. Omitted: one is started."
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Let replicas wait so long for nodes that an autoscaler adds. Omitted: refuse what there is no room for.",
+)
 @click.option("--detach", is_flag=True, help="Leave it running and return; only with --address.")
-def serve(file: Path, host: str | None, port: int | None, address: str | None, detach: bool) -> None:
+def serve(
+    file: Path, host: str | None, port: int | None, address: str | None, wait: float | None, detach: bool
+) -> None:
     """Serve a configuration FILE until Ctrl-C; without FILE, the packaged miniature models.
 
     Exit status 2 if the configuration cannot be used, 1 if it cannot be brought up.
@@ -35,9 +43,9 @@ def serve(file: Path, host: str | None, port: int | None, address: str | None, d
     progress = _Progress()
     try:
         if detach:
-            _told(local.start(configuration, address=address, host=host, port=port, progress=progress))
+            _told(local.start(configuration, address=address, host=host, port=port, wait=wait, progress=progress))
             return
-        running = local.running(configuration, address=address, host=host, port=port, progress=progress)
+        running = local.running(configuration, address=address, host=host, port=port, wait=wait, progress=progress)
         # Twice: Ray has a handler of its own, which it puts in the place of ours when it starts.
         with interruptible(), running as url, interruptible():
             _told(url)

@@ -16,9 +16,12 @@ from ensemble.member import Capability, Card, Exchange, Member, Reply, Session
 from ensemble.request import Event, Request
 from ensemble.vocabulary import Vocabulary
 
-EngineKind = Literal["transformers"]
+EngineKind = Literal["transformers", "vllm"]
 
-CAPABILITIES: dict[EngineKind, frozenset[Capability]] = {"transformers": frozenset(Capability)}
+CAPABILITIES: dict[EngineKind, frozenset[Capability]] = {
+    "transformers": frozenset(Capability),
+    "vllm": frozenset({Capability.GENERATE, Capability.SESSIONS}),
+}
 """What members of each engine can do, known before anything is loaded."""
 
 

@@ -19,12 +19,17 @@ from ensemble.errors import ConfigurationError
 from ensemble.member import Card
 
 
-async def start(settings: ModelSettings) -> Engine:
-    """Load a model and start its engine on the running event loop.
+async def start(settings: ModelSettings) -> dict[str, Engine]:
+    """Load a model and start its engine on the running event loop; engines by the name they are served under.
 
     Raises:
         ConfigurationError: the source cannot be had, or the engine cannot serve what it holds.
     """
+    if settings.engine == "vllm":
+        # vLLM decides at its import how many threads it uses and on which device; nobody else needs it.
+        from deployments.engines.vllm.starting import start as start_vllm
+
+        return await start_vllm(settings)
     torch.set_num_threads(settings.threads)
     model, tokenizer = await asyncio.to_thread(_loaded, settings)
     tokeniser = await asyncio.to_thread(tokeniser_of, model, tokenizer)
@@ -38,7 +43,8 @@ async def start(settings: ModelSettings) -> Engine:
         settings.price,
     )
     forward = await asyncio.to_thread(Forward, model, settings.slots)
-    return TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)
+    engine = TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)
+    return {settings.name: engine}
 
 
 def _loaded(settings: ModelSettings) -> tuple[Any, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from deployments.engines.engine import EngineKind
 from deployments.engines.sources import DType, Source
@@ -37,9 +38,18 @@ class ModelSettings:
     context_length: int | None = None
     """``None``: what the model was trained for."""
     slots: int = 16
+    """Answers decoded at once: the cache slots of the transformers engine, ``max_num_seqs`` of vLLM."""
     threads: int = 1
     """Of one forward pass on the CPU."""
     limits: Limits = field(default_factory=Limits)
     price: Price = field(default_factory=Price)
     chat_template: str | None = None
     cache: Path | None = None
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the engine: of vLLM's ``AsyncEngineArgs``."""
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    gpu_share: float = 1.0
+    """Part of a GPU that this replica may use; 1 where it has whole ones."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of LoRA adapters by the name they are served under; of vLLM only."""

@@ -26,9 +26,9 @@ DEPLOYMENTS = st.lists(
 @given(DEPLOYMENTS)
 def test_groups_have_room_for_every_replica(deployments):
     made = groups(deployments, pod_cpus=8)
-    assert sorted(name for group in made for name in group.holds) == sorted(d.name for d in deployments)
+    assert sorted(name for group in made for name in group.holds) == sorted(d.served_as for d in deployments)
     for group in made:
-        held = [d for d in deployments if d.name in group.holds]
+        held = [d for d in deployments if d.served_as in group.holds]
         for d in held:
             assert group.room.cpus >= d.cpus
             assert group.room.gpus >= d.gpus
@@ -43,7 +43,7 @@ def test_groups_have_room_for_every_replica(deployments):
 @given(DEPLOYMENTS)
 def test_replicas_with_and_without_gpus_never_share_a_group(deployments):
     for group in groups(deployments, pod_cpus=8):
-        assert len({d.gpus > 0 for d in deployments if d.name in group.holds}) == 1
+        assert len({d.gpus > 0 for d in deployments if d.served_as in group.holds}) == 1
         assert float(group.room.gpus).is_integer()
         assert float(group.room.cpus).is_integer()
 
@@ -74,12 +74,12 @@ def test_kinds_of_gpu_and_custom_resources_have_groups_of_their_own():
         pod_cpus=4,
     )
     assert {group.holds: (group.accelerator_type, group.pods) for group in made} == {
-        ("d",): (None, 1),
-        ("e",): (None, 1),
-        ("b",): ("A10G", 1),
-        ("a", "c"): ("H100", 2),
+        ("model-d",): (None, 1),
+        ("model-e",): (None, 1),
+        ("model-b",): ("A10G", 1),
+        ("model-a", "model-c"): ("H100", 2),
     }
-    assert next(group.room.custom for group in made if group.holds == ("e",)) == {"disk": 6.0}
+    assert next(group.room.custom for group in made if group.holds == ("model-e",)) == {"disk": 6.0}
 
 
 def test_the_plan_fills_in_every_default_and_counts():

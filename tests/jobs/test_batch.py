@@ -63,7 +63,9 @@ def asked(name: str, work: Callable[[RemoteMember], Any]) -> Any:
     """Carry work out with a member, on a loop of its own."""
 
     async def connected() -> Any:
-        return await work(await RemoteMember.connect(serve.get_deployment_handle(name, "service")))
+        return await work(
+            await RemoteMember.connect(name.partition("-")[2], serve.get_deployment_handle(name, "service"))
+        )
 
     return asyncio.run(connected())
 

@@ -20,4 +20,4 @@ class TestServedModel(EngineConformance):
     @pytest.fixture(params=["adder", "mixed"])
     async def member(self, request: pytest.FixtureRequest, service: Service) -> RemoteMember:
         handle = serve.get_deployment_handle(f"model-{request.param}", service.configuration.name)
-        return await RemoteMember.connect(handle)
+        return await RemoteMember.connect(request.param, handle)

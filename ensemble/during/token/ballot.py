@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,5 +64,4 @@ class Ballot:
 
 
 def _log(mass: float) -> float:
-    with np.errstate(divide="ignore"):
-        return float(np.log(mass))
+    return math.log(mass) if mass > 0 else -math.inf

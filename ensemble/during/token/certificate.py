@@ -129,6 +129,37 @@ def tally(union: Union, evidence: Sequence[Evidence], weights: Sequence[float]) 
     return Tally(classes, masses, weighted(weights, masses), unseen, weighted(weights, bounds), sum(rest))
 
 
+def clear_winner(union: Union, evidence: Sequence[Evidence], weights: Sequence[float]) -> tuple[int, list[float]] | None:
+    """The class that leads by more than what is not known could give to any class, and its mass at each member.
+
+    ``None`` where that takes a tally. Most steps are clear, and plain Python is faster than numpy over so few tokens.
+
+    >>> from ensemble.vocabulary import Vocabulary
+    >>> union = Union([Vocabulary((b"x", b"y", b"z"))] * 2)
+    >>> told = [Evidence(np.array([0], np.int32), np.array([m]), 3, 1 - m, 1 - m) for m in (0.9, 0.8)]
+    >>> union.bytes_of(clear_winner(union, told, [0.5, 0.5])[0])
+    b'x'
+    """
+    known: dict[int, float] = {}
+    rest = 0.0
+    told: list[tuple[list[int], list[float]]] = []
+    for member, (weight, seen) in enumerate(zip(weights, evidence, strict=True)):
+        classes, masses = union.classes[member][seen.ids].tolist(), seen.masses.tolist()
+        for class_, mass in zip(classes, masses, strict=True):
+            known[class_] = known.get(class_, 0.0) + weight * mass
+        unseen = max(union.largest[member], union.count(member, STOP))
+        rest += weight * min(seen.tail, unseen * seen.floor)
+        told.append((classes, masses))
+    known.pop(NO_CLASS, None)
+    if not known:
+        return None
+    winner = max(known, key=known.__getitem__)
+    lead = known.pop(winner) - max(known.values(), default=0.0)
+    if lead <= rest or rest == 0:
+        return None
+    return winner, [sum(m for c, m in zip(*own, strict=True) if c == winner) for own in told]
+
+
 def whole(union: Union, evidence: Sequence[Evidence], weights: Sequence[float]) -> Tally:
     """The tally of complete distributions: every class of the union, in order."""
     rows: list[Floats] = [

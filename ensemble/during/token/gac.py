@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from ensemble.during.token.drafts import Drafting
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
 from ensemble.during.token.poll import Poll, Unite
+from ensemble.during.token.rulings import DraftRule, Ruling, averaged
+from ensemble.during.token.speculation import check_drafting, speculative
 from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadRequest, ConfigurationError
-from ensemble.member import Capability, Card
+from ensemble.member import Capability, Card, Distribution
 from ensemble.method import Members, Method, Options, Stage, method
 from ensemble.request import Event, Request, Sampling
 from ensemble.sampling import draw, seeded
@@ -34,6 +38,9 @@ class GacOptions(Options):
     """Tokens a member lists at first; doubled in a step that they do not decide. Omitted: 20."""
     fidelity: Literal["fixed", "reference"] = "fixed"
     """``reference``: each stop id of each vocabulary is a class of its own, so that stop mass is split as published."""
+    draft: Drafting | None = None
+    """Decide in blocks that members draft (``speculative_ensemble``): the same answers, or as likely ones, sooner. For
+    members of one vocabulary, without ``threshold``. Omitted: token by token."""
 
 
 @method(
@@ -64,6 +71,10 @@ class Gac(Method[GacOptions]):
 
     def check(self, members: Sequence[Card]) -> None:
         check_weights(self.options.weights, members)
+        if self.options.draft is not None:
+            if self.options.threshold is not None:
+                raise ConfigurationError("draft is for decisions by all; it takes no threshold", param="draft")
+            check_drafting(self.options.draft, members)
         names = [card.name for card in members]
         primary = self.options.primary
         if primary is None and self.options.threshold is None:
@@ -88,7 +99,10 @@ class Gac(Method[GacOptions]):
     def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         weights = shares(self.options.weights, len(members))
         unite = union_of if self.options.fidelity == "fixed" else split_union_of
-        average = Average(weights, seeded(request.sampling), self.options.topk, unite)
+        request = replace(request, sampling=seeded(request.sampling))
+        average = Average(weights, request.sampling, self.options.topk, unite)
+        if self.options.draft is not None:
+            return speculative(request, members, average, self.options.draft)
         threshold = self.options.threshold
         if threshold is None or threshold == 1:
             return lockstep(request, members, average)
@@ -98,7 +112,7 @@ class Gac(Method[GacOptions]):
         return 0 if self.options.primary is None else names.index(self.options.primary)
 
 
-class Average(Rule):
+class Average(DraftRule):
     """The weighted mean of the members' distributions: its largest class, or a draw from it."""
 
     def __init__(self, weights: Mapping[int, float], sampling: Sampling, topk: int, unite: Unite = union_of) -> None:
@@ -109,20 +123,26 @@ class Average(Rule):
             topk: tokens listed at first in greedy steps, which need whole distributions only where lists do not decide.
         """
         self.weights = weights
+        self.seats = list(weights)
+        self.listed = max(topk, sampling.logprobs or 0) if sampling.greedy else 0
         self._sampling = sampling
-        self._topk = max(topk, sampling.logprobs or 0) if sampling.greedy else 0
         self._unite = unite
 
     def poll(self, panel: Panel) -> Poll:
         """A step's questions."""
-        return Poll(panel, self._topk, self._unite)
+        return Poll(panel, self.listed, self._unite)
 
     async def elect(self, panel: Panel, position: int) -> Decision:
         return await self.decide(self.poll(panel), self.weights, position)
 
+    def ruling(self, vocabularies: Sequence[Vocabulary], told: Sequence[Distribution]) -> Ruling | None:
+        return averaged(self._unite(vocabularies), told, self.weights, self._sampling)
+
     async def decide(self, poll: Poll, weights: Mapping[int, float], position: int) -> Decision:
         """By the mean of some seats."""
         await poll.ask(weights)
+        if self._sampling.greedy and self._sampling.logprobs is None and (clear := poll.clear(weights)) is not None:
+            return clear.decision(0, None)
         if self._sampling.greedy:
             seen, column = await poll.settled(weights)
         else:

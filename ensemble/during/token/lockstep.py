@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import cast
 
-from ensemble.concurrency import shielded, together
+from ensemble.concurrency import settled, shielded, together
 from ensemble.errors import ContextTooLong
 from ensemble.member import (
     Append,
@@ -28,6 +28,7 @@ from ensemble.member import (
     Next,
     Payload,
     Question,
+    Reply,
     Session,
     SyncText,
 )
@@ -82,9 +83,15 @@ class Panel:
             NoRoom: what was committed does not fit into a member's context.
             EnsembleError: a member failed; the other questions are cancelled.
         """
-        asked = [self._seats[seat].ask(question) for seat, question in questions.items()]
-        payloads = [await asked[0]] if len(asked) == 1 else await together(asked)
-        return dict(zip(questions, payloads, strict=True))
+        seats = [self._seats[number] for number in questions]
+        if any(seat.session is None for seat in seats):
+            await together(seat.open() for seat in seats if seat.session is None)
+        posted = [seat.post(question) for seat, question in zip(seats, questions.values(), strict=True)]
+        try:
+            replies = await settled(posted)
+        except ContextTooLong as error:
+            raise NoRoom from error
+        return {n: seat.took(reply) for n, seat, reply in zip(questions, seats, replies, strict=True)}
 
     async def next(self, topk: Mapping[int, int]) -> dict[int, Distribution]:
         """Next-token distributions by seat; ``topk``: how many tokens each lists, 0 for all."""
@@ -141,16 +148,16 @@ class _Seat:
     def up_to_date(self) -> bool:
         return self.session is not None and self._edit is None
 
-    async def ask(self, question: Question) -> Payload:
-        if self.session is None:
-            self.session = await self.member.start(self._request)
-        edit = self._edit
-        try:
-            reply = await self.session.exchange(question, edit=edit)
-        except ContextTooLong as error:
-            if edit is None:
-                raise
-            raise NoRoom from error
+    async def open(self) -> None:
+        self.session = await self.member.start(self._request)
+
+    def post(self, question: Question) -> asyncio.Future[Reply]:
+        """Tell what it does not know yet, and ask."""
+        assert self.session is not None, "a seat is opened before it is asked"
+        return self.session.post(question, edit=self._edit)
+
+    def took(self, reply: Reply) -> Payload:
+        """It has learnt what it was told."""
         self._edit, self.room = None, reply.room
         return reply.payload
 
@@ -158,7 +165,7 @@ class _Seat:
         self._edit = Append(ids) if ids and self.up_to_date else SyncText(committed)
 
 
-class _Transcript:
+class Transcript:
     """Decisions as events: whole characters, stop strings, credits and reports."""
 
     def __init__(self, sampling: Sampling, names: Sequence[str]) -> None:
@@ -217,7 +224,7 @@ async def lockstep(request: Request, members: Sequence[Member], rule: Rule) -> A
         EnsembleError: a member failed; its siblings are cancelled and all sessions are closed.
     """
     panel = Panel(request, members)
-    transcript = _Transcript(request.sampling, [member.name for member in members])
+    transcript = Transcript(request.sampling, [member.name for member in members])
     reason: FinishReason = "length"
     try:
         for position in count():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from ensemble.during.token.ballot import Ballot
 from ensemble.during.token.certificate import (
     Certain,
@@ -11,9 +13,11 @@ from ensemble.during.token.certificate import (
     LookUp,
     Tally,
     Widen,
+    clear_winner,
     tally,
     unknown_ids,
     verdict,
+    weighted,
     whole,
 )
 from ensemble.during.token.lockstep import Panel
@@ -52,6 +56,17 @@ class Poll:
                     await self._look_up(seats, seen, columns)
                 case Widen():
                     await self._list({seat: 2 * self._listed[seat] for seat in seats if self._evidence[seat].tail})
+
+    def clear(self, seats: Mapping[int, float]) -> Ballot | None:
+        """The winner alone, where the lists leave no doubt at all; weighing the others would be wasted."""
+        union, evidence, weights = self._union(seats), [self._evidence[seat] for seat in seats], list(seats.values())
+        found = clear_winner(union, evidence, weights) if self._topk else None
+        if found is None:
+            return None
+        winner, masses = found
+        mean = weighted(weights, [np.array([mass]) for mass in masses])
+        told = [(e.ids, e.masses) for e in evidence]
+        return Ballot(union, seats, np.array([winner], np.int32), np.array(masses)[:, None], mean, told)
 
     async def filled(self, seats: Mapping[int, float], seen: Tally, columns: Iterable[int]) -> Tally:
         """The tally with the exact masses of the classes in these columns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -27,6 +28,9 @@ from ensemble.vocabulary import NO_CLASS, Ids, Union
 Duplicates = Literal["keep", "mask", "reference"]
 
 _beginnings = Beginnings()
+
+_ROUNDING = 1e-5
+"""Shares made of float32 log-probabilities are off by less."""
 
 
 class UniteOptions(Options):
@@ -59,7 +63,7 @@ class Unite(Method[UniteOptions]):
     mean, argmax.
 
     Asks of members: sessions and ``tokenise``. For each token one exchange with each member (listed·8 bytes up), then
-    one with those that do not list all of the union (4 bytes for each look-up).
+    in steps that the lists do not decide, one with those that do not list all of the union (4 bytes for each look-up).
 
     Departures from the paper and its code:
 
@@ -103,18 +107,47 @@ class UnionTopK(Rule):
         listed, classes = await self._nominations(panel)
         union = panel.union(self._seats)
         spellings = await self._spellings(panel, union, classes)
-        told = await self._told(panel, listed, spellings)
-        masses = [self._shares(panel, seat, spellings[seat], told[seat]) for seat in self._seats]
-        mean = weighted(list(self._weights.values()), masses)
-        mean = mean / mean.sum()
-        with np.errstate(divide="ignore"):
-            column = draw(np.log(mean), self._sampling, position)
-        facts = [(np.array(list(t), np.int32), np.array(list(t.values()))) for t in told.values()]
-        ballot = Ballot(union, self._weights, classes, np.stack(masses), mean, facts)
-        decision = ballot.decision(column, self._sampling.logprobs)
+        masses, column = self.clear(listed, spellings), None
+        if masses is not None:
+            mean = weighted(list(self._weights.values()), masses)
+            column = int(mean.argmax())
+            facts = [(d.ids, d.logprobs) for d in listed.values()]
+        else:
+            told = await self._told(panel, listed, spellings)
+            masses = np.stack([self._shares(panel, seat, spellings[seat], told[seat]) for seat in self._seats])
+            mean = weighted(list(self._weights.values()), masses)
+            mean = mean / mean.sum()
+            column = self.choose(union, classes, masses, mean, position)
+            facts = [(np.array(list(t), np.int32), np.array(list(t.values()))) for t in told.values()]
+        decision = Ballot(union, self._weights, classes, masses, mean, facts).decision(column, self._sampling.logprobs)
         if self._options.fidelity == "reference":
             return self._of_main(panel, decision, spellings[0].ids[column])
         return decision
+
+    def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
+        """Shares as far as the lists tell them, shape [M, S], if whatever look-ups would add leaves the same winner.
+
+        Most steps are clear, and then one exchange with each member is enough.
+        """
+        if not self._sampling.greedy or self._sampling.logprobs is not None or self._options.duplicates == "reference":
+            return None
+        kept = self._options.duplicates == "keep"
+        known = [known_masses(listed[seat], spellings[seat], kept) for seat in self._seats]
+        masses, unknown = (np.array(rows) for rows in zip(*known, strict=True))
+        floors = np.array([[math.exp(listed[seat].logprobs[-1])] for seat in self._seats])
+        if certain(masses, unknown * floors, np.array(list(self._weights.values()))) is None:
+            return None
+        return np.asarray(masses / masses.sum(axis=1, keepdims=True))
+
+    def choose(self, union: Union, classes: Ids, masses: Floats, mean: Floats, position: int) -> int:
+        """Column of the class that is written.
+
+        Args:
+            classes: shape [S], those of the union that were nominated.
+            masses: shape [M, S], of each at each member; ``mean``: shape [S], their weighted mean.
+        """
+        with np.errstate(divide="ignore"):
+            return draw(np.log(mean), self._sampling, position)
 
     async def _nominations(self, panel: Panel) -> tuple[dict[int, Distribution], Ids]:
         """The members' lists, and the classes of the union; lists of nothing but control ids are made longer."""
@@ -130,14 +163,15 @@ class UnionTopK(Rule):
             length *= 2
 
     async def _spellings(self, panel: Panel, union: Union, classes: Ids) -> dict[int, Spelling]:
-        strings = [union.bytes_of(int(c)) for c in classes]
-        own = {s: [union.ids(member, int(c)) for c in classes] for member, s in enumerate(self._seats)}
+        named = classes.tolist()
+        strings = [union.bytes_of(c) for c in named]
+        own = {s: [union.ids(member, c) for c in named] for member, s in enumerate(self._seats)}
         foreign = {s: [t for t, ids in zip(strings, own[s], strict=True) if t and not ids] for s in self._seats}
-        await together(
-            _beginnings.learn(panel.member(seat), panel.vocabulary(seat), new)
-            for seat, texts in foreign.items()
-            if (new := _beginnings.unknown(panel.member(seat), panel.vocabulary(seat), texts))
-        )
+        news = {s: _beginnings.unknown(panel.member(s), panel.vocabulary(s), foreign[s]) for s in self._seats}
+        if any(news.values()):
+            await together(
+                _beginnings.learn(panel.member(s), panel.vocabulary(s), new) for s, new in news.items() if new
+            )
         return {s: spelling(strings, own[s], self._first(panel, s, foreign[s])) for s in self._seats}
 
     def _first(self, panel: Panel, seat: int, foreign: Sequence[bytes]) -> dict[bytes, int]:
@@ -156,6 +190,7 @@ class UnionTopK(Rule):
     async def _told(
         self, panel: Panel, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]
     ) -> dict[int, dict[int, float]]:
+        """Log-probabilities by seat and id of all that members listed, and of all that the strings are scored by."""
         told = {s: dict(zip(d.ids.tolist(), d.logprobs.tolist(), strict=True)) for s, d in listed.items()}
         needed = {s: dict.fromkeys(i for ids in spellings[s].ids for i in ids if i not in told[s]) for s in told}
         wanted = {seat: tuple(ids) for seat, ids in needed.items() if ids}
@@ -208,6 +243,46 @@ def spelling(strings: Sequence[bytes], own: Sequence[tuple[int, ...]], first: Ma
             duplicate[position] = first[string] in used
             used.add(first[string])
     return Spelling(tuple(ids), duplicate)
+
+
+def known_masses(listed: Distribution, spelt: Spelling, kept: bool) -> tuple[list[float], list[int]]:
+    """Of each string of the union: the mass that a list tells, and how many of its ids the list does not have.
+
+    Args:
+        kept: strings that are scored by the sub-token of another string have its mass too; else they have none.
+    """
+    told = dict(zip(listed.ids.tolist(), listed.probabilities.tolist(), strict=True))
+    masses, unknown = [0.0] * len(spelt.ids), [0] * len(spelt.ids)
+    for string, ids in enumerate(spelt.ids):
+        if kept or not spelt.duplicate[string]:
+            for i in ids:
+                if (mass := told.get(i)) is None:
+                    unknown[string] += 1
+                else:
+                    masses[string] += mass
+    return masses, unknown
+
+
+def certain(masses: Floats, missing: Floats, weights: Floats) -> int | None:
+    """The column that has the largest weighted mean share whatever is missing; ``None`` if that depends on it.
+
+    Args:
+        masses: shape [M, S], what is known of each string at each member.
+        missing: shape [M, S], what may have to be added to it at most.
+        weights: shape [M].
+
+    >>> masses, missing = np.array([[0.5, 0.3, 0.0], [0.4, 0.0, 0.3]]), np.array([[0, 0, 0.01], [0, 0.01, 0]])
+    >>> certain(masses, missing, np.array([0.5, 0.5])), certain(masses, 90 * missing, np.array([0.5, 0.5]))
+    (0, None)
+    """
+    least = masses.sum(axis=1, keepdims=True)
+    if not least.all():
+        return None
+    lower = weights @ (masses / (least + missing.sum(axis=1, keepdims=True)))
+    upper = weights @ ((masses + missing) / least)
+    column = int(lower.argmax())
+    upper[column] = 0.0
+    return column if lower[column] > upper.max() + _ROUNDING else None
 
 
 def shares_within(

@@ -1,0 +1,104 @@
+"""Whether the nodes of a cluster have room for a configuration, before it is deployed and while it starts.
+
+Works on plans, nodes and replicas as values; reads nothing itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cluster.census import Replica
+from cluster.nodes import Node
+from cluster.placing import Unplaceable, place
+from cluster.plan import Deployment, plan
+from cluster.schema import Configuration
+
+PATIENCE = 10.0
+"""Seconds that a replica may be without a node before it is asked whether there is one for it. Ray starts a process for
+it in the meantime, and what others have just given back is not free at once."""
+
+ADVICE = "where an autoscaler adds nodes, let it wait for them (`ensemble serve --wait SECONDS`)"
+
+_NODE = "ray.io/node-id"
+"""Label by which Ray names each node."""
+
+
+def admitted(
+    configuration: Configuration,
+    nodes: Sequence[Node],
+    current: Mapping[str, Collection[str]],
+    *,
+    wait: float | None = None,
+) -> dict[str, dict[str, str]]:
+    """Labels of the nodes that each deployment should be put on, by the name it is served under.
+
+    Args:
+        current: ids of the nodes where it runs already.
+        wait: whether nodes may be added; then what has no place is no mistake yet, and no node is preferred.
+
+    Raises:
+        Unplaceable: there is no room; the message says what is missing.
+    """
+    deployments = plan(configuration).deployments
+    try:
+        places = place(deployments, nodes, current=current)
+    except Unplaceable as error:
+        if wait is None:
+            raise Unplaceable(f"{error.message}; {ADVICE}") from error
+        return {}
+    if len(nodes) == 1:
+        return {}
+    return {name: {_NODE: f"in({', '.join(sorted(set(ids)))})"} for name, ids in places.items()}
+
+
+@dataclass
+class Patience:
+    """Watches replicas that wait for a node, and loses patience with those that wait in vain."""
+
+    deployments: Sequence[Deployment]
+    wait: float | None = None
+    """Seconds to wait for nodes that are added; ``None``: the nodes that are there have to do."""
+    clock: Callable[[], float] = time.monotonic
+    _waiting: Counter[str] = field(default_factory=Counter)
+    _since: float = 0.0
+    _looked: float = float("-inf")
+
+    def look(self, replicas: Callable[[], Iterable[Replica]], nodes: Callable[[], Sequence[Node]]) -> Mapping[str, str]:
+        """States of deployments with replicas that wait for a node, for people; looks no more than once a second.
+
+        Args:
+            replicas: called for the replicas of the application.
+            nodes: called for the nodes, with what is free on them, when replicas have waited for too long.
+
+        Raises:
+            Unplaceable: no node has room for a replica that waits.
+        """
+        if self.clock() - self._looked >= 1:
+            self._looked = self.clock()
+            self._count(list(replicas()), nodes)
+        return {name: f"{count} waiting for a node" for name, count in self._waiting.items()}
+
+    def _count(self, replicas: Sequence[Replica], nodes: Callable[[], Sequence[Node]]) -> None:
+        waiting = Counter(r.deployment for r in replicas if r.node is None and not r.stopping)
+        if waiting != self._waiting:
+            self._waiting, self._since = waiting, self.clock()
+        # A replica that stops makes room for the one that waits.
+        if waiting and not any(r.stopping for r in replicas) and self._too_long():
+            self._ask(waiting, nodes())
+
+    def _too_long(self) -> bool:
+        return self.clock() - self._since > (PATIENCE if self.wait is None else self.wait)
+
+    def _ask(self, waiting: Counter[str], nodes: Sequence[Node]) -> None:
+        left = [replace(d, replicas=waiting[d.served_as]) for d in self.deployments if waiting[d.served_as]]
+        self._since = self.clock()
+        try:
+            place(left, nodes)
+        except Unplaceable as error:
+            seconds = PATIENCE if self.wait is None else self.wait
+            raise Unplaceable(
+                f"replicas have waited {seconds:g} seconds for a node in vain; {error.message}; {ADVICE}"
+            ) from error

@@ -1,0 +1,1 @@
+"""The vLLM engine: sessions, scores and generations as requests of one ``AsyncLLM``."""

@@ -1,0 +1,58 @@
+"""Where the replicas of a deployment go, in Ray's words. Knows no configuration, no engine and no node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What one replica reserves, and on which nodes.
+
+    >>> Placement(amounts={"CPU": 1, "GPU": 2}).options()
+    {'ray_actor_options': {'num_cpus': 1, 'num_gpus': 2, 'resources': {}}}
+    """
+
+    amounts: Mapping[str, float] = field(default_factory=dict)
+    """Of one piece, by Ray's names: ``CPU``, ``GPU``, ``memory`` in bytes, and any other resource."""
+    pieces: int = 1
+    """Equal pieces of a replica, each on one node, and close together where there is room. Two and more are bundles of
+    a placement group: the replica's actor holds the first, and puts actors of its own into the others."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Selector by label that every node has to satisfy."""
+    prefer: Mapping[str, str] = field(default_factory=dict)
+    """Further labels of the nodes to try first; others are taken where these have no room or are gone. Ray cannot
+    prefer nodes for bundles, so it has no effect on replicas of more than one piece."""
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of ``serve.deployment``."""
+        if self.pieces > 1:
+            return {"ray_actor_options": self._actor(), **self._bundles()}
+        return {"ray_actor_options": {**self._actor(), **self._selectors()}}
+
+    def _actor(self) -> dict[str, Any]:
+        custom = {name: amount for name, amount in self.amounts.items() if name not in ("CPU", "GPU", "memory")}
+        actor = {"num_cpus": self.amounts.get("CPU", 0), "num_gpus": self.amounts.get("GPU", 0), "resources": custom}
+        return {**actor, "memory": self.amounts["memory"]} if "memory" in self.amounts else actor
+
+    def _bundles(self) -> dict[str, Any]:
+        bundle = {name: amount for name, amount in self.amounts.items() if amount}
+        options: dict[str, Any] = {
+            "placement_group_bundles": [dict(bundle) for _ in range(self.pieces)],
+            "placement_group_strategy": "PACK",
+        }
+        if self.labels:
+            options["placement_group_bundle_label_selector"] = [dict(self.labels) for _ in range(self.pieces)]
+        return options
+
+    def _selectors(self) -> dict[str, Any]:
+        if self.prefer:
+            fallback = [{"label_selector": dict(self.labels)}]
+            return {"label_selector": {**self.labels, **self.prefer}, "fallback_strategy": fallback}
+        return {"label_selector": dict(self.labels)} if self.labels else {}
+
+
+ANYWHERE = Placement()
+"""No amounts but Ray's own, on any node."""
