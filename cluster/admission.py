@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from cluster.census import Replica
 from cluster.nodes import Node
@@ -26,14 +27,24 @@ _NODE = "ray.io/node-id"
 """Label by which Ray names each node."""
 
 
+class Seats(NamedTuple):
+    """Where the replicas of each deployment should be, by the name it is served under."""
+
+    prefer: dict[str, dict[str, str]]
+    """Labels of the nodes to try first."""
+    per_node: dict[str, int]
+    """Most replicas on one node, for those with GPUs on several nodes: Ray would as soon put them all on one, and take
+    places that are meant for others. One such replica is not moved to where another is when its node is lost."""
+
+
 def admitted(
     configuration: Configuration,
     nodes: Sequence[Node],
     current: Mapping[str, Collection[str]],
     *,
     wait: float | None = None,
-) -> dict[str, dict[str, str]]:
-    """Labels of the nodes that each deployment should be put on, by the name it is served under.
+) -> Seats:
+    """Where the replicas of a configuration should be.
 
     Args:
         current: ids of the nodes where it runs already.
@@ -48,10 +59,12 @@ def admitted(
     except Unplaceable as error:
         if wait is None:
             raise Unplaceable(f"{error.message}; {ADVICE}") from error
-        return {}
+        return Seats({}, {})
     if len(nodes) == 1:
-        return {}
-    return {name: {_NODE: f"in({', '.join(sorted(set(ids)))})"} for name, ids in places.items()}
+        return Seats({}, {})
+    prefer = {name: {_NODE: f"in({', '.join(sorted(set(ids)))})"} for name, ids in places.items()}
+    apart = [d.served_as for d in deployments if d.gpus and d.pieces == 1 and len(set(places.get(d.served_as, ()))) > 1]
+    return Seats(prefer, {name: max(Counter(places[name]).values()) for name in apart})
 
 
 @dataclass

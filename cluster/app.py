@@ -26,16 +26,19 @@ class Arguments(BaseModel):
     """The configuration, as ``Configuration.as_dict`` writes it."""
     prefer: dict[str, dict[str, str]] = {}
     """Labels of the nodes to try first, by deployment. Omitted: any node with room."""
+    per_node: dict[str, int] = {}
+    """Most replicas on one node, by deployment. Omitted: any number."""
 
 
 def build(arguments: Arguments) -> serve.Application:
     """Every model, every ensemble over them, and the gateway over both."""
     configuration = parse(arguments.config)
-    placed = placements(configuration, arguments.prefer)
-    served = {name: _model(name, config, placed[f"model-{name}"]) for name, config in configuration.models.items()}
+    placed = placements(arguments, configuration)
+    models = {name: _model(name, config, placed[f"model-{name}"]) for name, config in configuration.models.items()}
+    served = {name: models[base] for name, base in configuration.bases.items()}
     for name in in_order(configuration):
         served[name] = _ensemble(configuration, name, served, placed[f"ensemble-{name}"])
-    listings = {name: _listing(configuration, name) for name in (*configuration.models, *configuration.ensembles)}
+    listings = {name: _listing(configuration, name) for name in (*configuration.bases, *configuration.ensembles)}
     gateway = configuration.gateway
     limits = HttpLimits(body_bytes=gateway.max_body_bytes, choices=gateway.max_choices)
     return ingress.deploy(listings, served, limits, replicas=gateway.replicas, placement=placed["gateway"])
@@ -72,17 +75,31 @@ def settings_of(name: str, config: ModelConfig) -> ModelSettings:
         limits=limits,
         price=config.price.value,
         chat_template=config.chat_template,
+        engine_options=config.engine_options,
+        tensor_parallel=config.tensor_parallel,
+        pipeline_parallel=config.pipeline_parallel,
+        gpu_share=min(config.reserved.gpus, 1.0) or 1.0,
+        adapters=config.adapters,
     )
 
 
-def placements(configuration: Configuration, prefer: Mapping[str, Mapping[str, str]]) -> dict[str, Placement]:
+def placements(arguments: Arguments, configuration: Configuration) -> dict[str, Placement]:
     """What one replica of each deployment reserves, and on which nodes."""
-    return {d.served_as: placement(d, prefer.get(d.served_as, {})) for d in plan(configuration).deployments}
+    return {
+        d.served_as: placement(d, arguments.prefer.get(d.served_as, {}), arguments.per_node.get(d.served_as))
+        for d in plan(configuration).deployments
+    }
 
 
-def placement(deployment: Deployment, prefer: Mapping[str, str]) -> Placement:
+def placement(deployment: Deployment, prefer: Mapping[str, str], per_node: int | None = None) -> Placement:
     """What one replica reserves, and on which nodes, in Ray's words."""
-    return Placement(amounts=deployment.piece, pieces=deployment.pieces, labels=deployment.labels, prefer=prefer)
+    return Placement(
+        amounts=deployment.piece,
+        pieces=deployment.pieces,
+        labels=deployment.labels,
+        prefer=prefer,
+        per_node=per_node,
+    )
 
 
 def _model(name: str, config: ModelConfig, placed: Placement) -> serve.Application:

@@ -7,6 +7,7 @@ can only generate. Knows nothing of files or lines.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -35,8 +36,9 @@ def mistakes(configuration: Configuration) -> Iterator[Mistake]:
     for name, model in configuration.models.items():
         if isinstance(model.source, ZooSource) and model.source.zoo not in zoo.MEMBERS:
             yield Mistake(("models", name, "source", "zoo"), unknown("zoo member", model.source.zoo, zoo.MEMBERS))
+    yield from _adapters(configuration)
     for name in configuration.ensembles:
-        if name in configuration.models:
+        if name in configuration.bases:
             yield Mistake(("ensembles", name), "a model has this name already; allowed: a name of its own")
     for name in configuration.judges:
         yield from _judge(configuration, name)
@@ -44,6 +46,17 @@ def mistakes(configuration: Configuration) -> Iterator[Mistake]:
         yield from _references(configuration, name)
         yield from _cycle(configuration, name)
         yield from _fit(configuration, name)
+
+
+def _adapters(configuration: Configuration) -> Iterator[Mistake]:
+    """A mistake for every adapter whose name is a model's or another adapter's."""
+    taken = set(configuration.models)
+    for name, model in configuration.models.items():
+        for adapter in model.adapters:
+            if adapter in taken:
+                message = "a model or adapter has this name already; allowed: a name of its own"
+                yield Mistake(("models", name, "adapters", adapter), message)
+            taken.add(adapter)
 
 
 class _Unloaded(Member):
@@ -61,9 +74,10 @@ def _judge(configuration: Configuration, name: str) -> Iterator[Mistake]:
     if judge.kind not in judges.KINDS:
         yield Mistake((*where, "kind"), unknown("kind of judge", judge.kind, judges.KINDS))
         return
-    model = None if judge.model is None else configuration.models.get(judge.model)
+    bases = configuration.bases
+    model = configuration.models[bases[judge.model]] if judge.model in bases else None
     if judge.model is not None and model is None:
-        yield Mistake((*where, "model"), unknown("model", judge.model, configuration.models))
+        yield Mistake((*where, "model"), unknown("model", judge.model, bases))
         return
     try:
         known = None if judge.model is None or model is None else _Unloaded(card(judge.model, model))
@@ -87,24 +101,24 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def card(name: str, model: ModelConfig) -> Card:
-    """What is known of a model before it is loaded."""
+    """What is known of a model, or of an adapter of it, before it is loaded."""
     return Card(name, CAPABILITIES[model.engine], model.context_length or _UNKNOWN_CONTEXT, price=model.price.value)
 
 
 def _cards(configuration: Configuration, members: Iterable[str]) -> list[Card]:
     """Cards of those members that exist."""
-    models, ensembles = configuration.models, configuration.ensembles
+    bases, ensembles = configuration.bases, configuration.ensembles
     made = Card("", frozenset({Capability.GENERATE}), _UNKNOWN_CONTEXT)
     return [
-        card(name, models[name]) if name in models else Card(name, made.capabilities, made.context_length)
+        card(name, configuration.models[bases[name]]) if name in bases else replace(made, name=name)
         for name in members
-        if name in models or name in ensembles
+        if name in bases or name in ensembles
     ]
 
 
 def _references(configuration: Configuration, name: str) -> Iterator[Mistake]:
     ensemble, where = configuration.ensembles[name], ("ensembles", name)
-    known = {*configuration.models, *configuration.ensembles} - {name}
+    known = {*configuration.bases, *configuration.ensembles} - {name}
     for i, member in enumerate(ensemble.members):
         if member != name and member not in known:
             yield Mistake((*where, "members", i), unknown("member", member, known))

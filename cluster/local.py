@@ -71,10 +71,10 @@ def start(
         ConfigurationError: a deployment could not be started; the message is the deployment's own.
     """
     attach(configuration, address)
-    prefer = admitted(configuration, census.nodes(configuration.name), census.places(configuration.name), wait=wait)
+    seats = admitted(configuration, census.nodes(configuration.name), census.places(configuration.name), wait=wait)
     wanted = {"host": host or configuration.gateway.host, "port": configuration.gateway.port if port is None else port}
     serve.start(http_options=wanted, logging_config={"log_level": "WARNING"})
-    application = build(Arguments(config=configuration.as_dict(), prefer=prefer))
+    application = build(Arguments(config=configuration.as_dict(), **seats._asdict()))
     target = serve.RunTarget(application, name=configuration.name, route_prefix="/")
     try:
         serve.run_many([target], wait_for_applications_running=False)
@@ -103,7 +103,8 @@ def attach(configuration: Configuration, address: str | None) -> None:
     # Replicas that reserve a tenth of a core start all at once; Ray would warn of each beyond the number of cores.
     at_once = sum(deployment.replicas for deployment in planned.deployments) + 4
     system = {"worker_maximum_startup_concurrency": max(cpus, at_once)}
-    ray.init(num_cpus=cpus, include_dashboard=False, _system_config=system, **quiet)
+    # Without an address Ray would look for a cluster that somebody else has started here.
+    ray.init("local", num_cpus=cpus, include_dashboard=False, _system_config=system, **quiet)
 
 
 def stop(configuration: Configuration, *, cluster: bool) -> None:

@@ -72,8 +72,8 @@ def groups(deployments: Iterable[Deployment], *, pod_cpus: int) -> list[Group]:
     """Groups with room for every replica.
 
     Replicas with GPUs share pods with those that want the same kind of GPU, the others with those that want the same
-    custom resources; replicas that select nodes by labels, with those that select by the same. A pod has as many GPUs as
-    its hungriest replica wants on one node.
+    custom resources; all share them only with those that select nodes by the same labels. A pod has as many GPUs as its
+    hungriest replica wants on one node.
 
     Args:
         pod_cpus: cores of a pod without GPUs; more where one replica wants more.

@@ -14,7 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from deployments.engines.sources import Source
+from deployments.engines.vllm.options import check
 from ensemble.ensemble import Caps
+from ensemble.errors import ConfigurationError
 from ensemble.member import Price
 from ensemble.request import Budget
 
@@ -100,8 +102,14 @@ PARALLEL = ("vllm",)
 class ModelConfig(Part):
     """One language model: one deployment, on its own machines."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
     """What runs the model. Omitted: ``transformers``."""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of vLLM's ``AsyncEngineArgs``, such as ``kv_cache_memory_bytes``. Omitted: vLLM's own defaults,
+    but on a CPU 1 GiB of cache in blocks of 32 tokens and no compilation. Refused for other engines."""
+    adapters: dict[Name, Path] = Field(default_factory=dict)
+    """Folders of LoRA adapters by the name that each is served under, from the same deployment; a relative one is taken
+    from the configuration file's folder. Omitted: none. Refused for engines other than ``vllm``."""
     source: Source
     """Where the weights come from. A relative ``path`` is taken from the configuration file's folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -111,11 +119,12 @@ class ModelConfig(Part):
     context_length: int | None = Field(default=None, ge=2)
     """Tokens of prompt and answer together. Omitted: what the model was trained for."""
     sessions: int = Field(default=16, ge=1)
-    """Cache slots: answers that one replica decodes at once. Omitted: 16."""
+    """Answers that one replica decodes at once: cache slots, or vLLM's ``max_num_seqs``. Omitted: 16."""
     threads: int = Field(default=1, ge=1)
     """Threads of one forward pass on the CPU. Omitted: 1."""
     prefill_chunk: int = Field(default=256, ge=1)
-    """Prompt tokens read in one forward pass, so that a long prompt does not hold up others. Omitted: 256."""
+    """Prompt tokens read in one forward pass, so that a long prompt does not hold up others. Omitted: 256. Refused for
+    ``vllm``, which has ``max_num_batched_tokens`` among its options."""
     replicas: int = Field(default=1, ge=1)
     """Copies of the model. Omitted: 1."""
     tensor_parallel: int = Field(default=1, ge=1)
@@ -141,6 +150,32 @@ class ModelConfig(Part):
         if folder is None or not isinstance(value, dict) or not isinstance(value.get("path"), str):
             return value
         return {**value, "path": str(Path(folder, Path(value["path"]).expanduser()))}
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _all_absolute(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        if folder is None or not isinstance(value, dict):
+            return value
+        return {k: str(Path(folder, Path(v).expanduser())) if isinstance(v, str) else v for k, v in value.items()}
+
+    @field_validator("engine_options")
+    @classmethod
+    def _known_options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            check(value)
+        except ConfigurationError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    @model_validator(mode="after")
+    def _of_the_engine(self) -> Self:
+        refused = ("prefill_chunk",) if self.engine == "vllm" else ("engine_options", "adapters")
+        for key in refused:
+            if key in self.model_fields_set and getattr(self, key):
+                instead = "engine_options.max_num_batched_tokens" if self.engine == "vllm" else "the engine vllm"
+                raise ValueError(f"{key} is nothing for the engine {self.engine}; allowed: leave it out, or {instead}")
+        return self
 
     @field_validator("chat_template", mode="before")
     @classmethod
@@ -296,6 +331,12 @@ class Configuration(Part):
     """The HTTP door. Omitted: port 8000 on this machine only."""
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("models", "judges", "ensembles")
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """Models and adapters by name, each with the model whose deployment serves it."""
+        own = {name: name for name in self.models}
+        return own | {adapter: name for name, model in self.models.items() for adapter in model.adapters}
 
     def as_dict(self) -> dict[str, Any]:
         """What was written, as JSON values: ``parse`` of it gives an equal configuration, on any machine."""

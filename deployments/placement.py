@@ -25,12 +25,15 @@ class Placement:
     prefer: Mapping[str, str] = field(default_factory=dict)
     """Further labels of the nodes to try first; others are taken where these have no room or are gone. Ray cannot
     prefer nodes for bundles, so it has no effect on replicas of more than one piece."""
+    per_node: int | None = None
+    """Most replicas on one node; ``None``: any number. No effect on replicas of more than one piece either."""
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``serve.deployment``."""
         if self.pieces > 1:
             return {"ray_actor_options": self._actor(), **self._bundles()}
-        return {"ray_actor_options": {**self._actor(), **self._selectors()}}
+        limit = {} if self.per_node is None else {"max_replicas_per_node": self.per_node}
+        return {"ray_actor_options": {**self._actor(), **self._selectors()}, **limit}
 
     def _actor(self) -> dict[str, Any]:
         custom = {name: amount for name, amount in self.amounts.items() if name not in ("CPU", "GPU", "memory")}

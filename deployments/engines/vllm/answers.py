@@ -32,9 +32,6 @@ from ensemble.request import Sampling
 from ensemble.sampling import seeded
 from ensemble.vocabulary import Vocabulary
 
-_MASKED = 1024
-"""Ids that vLLM can be told never to draw; vocabularies have a few hundred that may not be written."""
-
 _LOOK_UP = 4096
 """Width of a vocabulary that is listed whole in the time of one request. A list of 4,096 takes 1.7 ms more than a
 short one and grows with the width, for the neighbours in the step too; a request beside takes a part of a step."""
@@ -45,7 +42,8 @@ class Answers:
 
     def __init__(self, core: Core, vocabulary: Vocabulary, context_length: int) -> None:
         self._core, self._vocabulary, self._context_length = core, vocabulary, context_length
-        unwritable = np.flatnonzero(~vocabulary.writable)[:_MASKED]
+        # Vocabularies have a few hundred; should one have more, drawing one of the rest is an error, not a text.
+        unwritable = np.flatnonzero(~vocabulary.writable)[: core.most_masked]
         self._mask = {int(i): float("-inf") for i in unwritable}
 
     async def answer(self, held: Held, question: Question) -> Payload:

@@ -43,6 +43,8 @@ class Core:
         self.llm, self.seats, self.size = llm, seats, size
         self.block = int(llm.vllm_config.cache_config.block_size)
         """Tokens that the prefix cache keeps or forgets together."""
+        self.most_masked = 1024 if llm.vllm_config.use_v2_model_runner else size
+        """Ids that vLLM can be told never to draw; its newer runner has room for this many."""
         self.requests = 0
         """Requests and chunks given to vLLM so far."""
         self.tokens = 0

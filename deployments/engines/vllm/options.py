@@ -97,7 +97,7 @@ def _wrong(name: str, rule: str) -> ConfigurationError:
 
 @cache
 def arguments() -> dict[str, tuple[type, ...] | None]:
-    """vLLM's engine arguments with their types (``None`` where these are not plain); empty where it is not installed."""
+    """vLLM's engine arguments with their types, ``None`` where these are not plain; empty where it is not installed."""
     spec = find_spec("vllm")
     if spec is None or not spec.submodule_search_locations:
         return {}

@@ -76,7 +76,9 @@ class Scorer:
         return len(self._prefix) + beyond - known
 
     async def _by_places(self, places: Places, first: Listing | None) -> dict[Ids, list[Listing]]:
-        asked = [(ids, token) for ids, tokens in places.items() for token in (tokens or {None})]
+        asked: list[tuple[Ids, int | None]] = []
+        for ids, tokens in places.items():
+            asked += [(ids, token) for token in tokens] or [(ids, None)]
         known = {token for token in places.get((), ()) if first is not None and first.of((token,))}
         if first is not None and first.covers(self._topk):
             asked = [(ids, token) for ids, token in asked if ids or not (token is None or token in known)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from ensemble.concurrency import together
-from ensemble.during.span.sharpening import Sharpening, sharpened
+from ensemble.during.span.sharpening import UNSURE, Sharpening, sharpened
 from ensemble.during.span.verifying import Standing
 from ensemble.during.token.gac import Average
 from ensemble.during.token.lockstep import Decision, Panel, Rule
@@ -56,7 +56,7 @@ async def _answer(standing: Standing, question: Question) -> Payload:
 
 
 class SharpenedAverage(Rule):
-    """The rule of GaC, sharpened. Which classes there are is told by the lists; their masses are exact."""
+    """The rule of GaC, sharpened: ``heur`` adds up what the lists tell, ``geom`` takes exact masses of what is listed."""
 
     def __init__(self, weights: Mapping[int, float], topk: int, sampling: Sampling, sharpening: Sharpening) -> None:
         self._weights = weights
@@ -68,7 +68,8 @@ class SharpenedAverage(Rule):
         poll = self._average.poll(panel)
         await poll.ask(self._weights)
         seen, column = await poll.settled(self._weights)
-        seen = await poll.filled(self._weights, seen, range(len(seen.classes)))
+        if self._alternatives is not None or (self._sharpening == "geom" and seen.known[column] < UNSURE):
+            seen = await poll.filled(self._weights, seen, range(len(seen.classes)))
         ballot = poll.ballot(self._weights, seen)
         if self._sharpening != "none":
             strings = [ballot.union.bytes_of(int(c)) for c in ballot.classes]

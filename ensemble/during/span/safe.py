@@ -74,7 +74,8 @@ class Safe(Method[SafeOptions]):
     * If the fused winner is the drafted token, the rest of the draft stands.
     * The winner is a class of equal bytes; stop ids are one class. The drafter writes it as its own id, or spells the
       answer anew where it has none. Sharpening compares the mean with ½ where published code compares the sum with 1.
-    * The strings that collect under ``heur`` are the ten likeliest of the mean; those of ``geom`` are the ones listed.
+    * The strings that collect under ``heur`` are the ten likeliest of the mean, with the masses that the lists tell;
+      ``geom`` decides among the strings that are listed.
     * Greedy, as published: a token drawn with temperature may be unlikely with no one in doubt, so that the rule would
       fuse nearly every draw that is not the likeliest.
     """

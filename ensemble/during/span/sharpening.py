@@ -14,7 +14,7 @@ from ensemble.member import Floats
 
 Sharpening = Literal["heur", "geom", "none"]
 
-_UNSURE = 0.5
+UNSURE = 0.5
 """A class with this much of the mean wins as it is."""
 _PREFIX = 0.1
 """A class with more than this of the mean collects the masses of the classes that begin with it."""
@@ -36,7 +36,7 @@ def sharpened(how: Sharpening, strings: Sequence[bytes], masses: Floats, mean: F
     [b'the', b'Par', b'the']
     """
     best = int(np.argmax(mean))
-    if how == "none" or mean[best] >= _UNSURE:
+    if how == "none" or mean[best] >= UNSURE:
         return best
     scores = geometric(masses, weights) if how == "geom" else collected(strings, mean)
     return int(np.argmax(scores)) if scores.any() else best

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ensemble.during.span.alignment import Opinion, opinions, settled, whole
 from ensemble.during.span.drafting import Drafted, Drafter
@@ -20,7 +21,7 @@ from ensemble.member import Distribution, Score, Scored
 from ensemble.request import Request
 from ensemble.vocabulary import common_prefix
 
-_MARGIN = 16
+_MARGIN = 24
 """Bytes between the anchor and the end of what is committed: a few tokens, so that scoring them again is cheap."""
 
 
@@ -127,7 +128,7 @@ class Reader(Verifier):
         scored = await self._read(text)
         if expected != scored.ids[: len(expected)]:
             # The text after the anchor is not spelt by itself as it is spelt behind the text before.
-            self._margin *= 4
+            self._margin *= 2
             self._restart(rebase=True)
             scored = await self._read(text)
         said = opinions(drafted, scored, self.seat.vocabulary, len(committed) - self._anchor, stops=self._stops)
@@ -141,13 +142,14 @@ class Reader(Verifier):
             self.seat.rebase(b"")
 
     def _advance(self, committed: bytes) -> tuple[int, ...]:
-        """Move the anchor after what was read last; the id that is to be read again behind it, if it has moved."""
+        """Move the anchor after what was read last; ids behind it that must be read again as they were."""
         certain = common_prefix(self._tail, committed[self._anchor :])
         tokens = [self.seat.vocabulary.tokens[i] for i in self._tail_ids]
         count = settled(tokens, certain, self._margin)
+        again = sum(start < certain - self._margin // 2 for start in accumulate(map(len, tokens), initial=0))
         self._ids += self._tail_ids[:count]
         self._anchor += sum(map(len, tokens[:count]))
-        return self._tail_ids[count : count + 1] if count else ()
+        return self._tail_ids[count:again] if count else ()
 
     async def _read(self, text: bytes) -> Scored:
         self._tail = text[self._anchor :]

@@ -49,12 +49,13 @@ async def test_more_sessions_than_places_all_get_on() -> None:
     async def decode(driver: Driver) -> None:
         for _ in range(5):
             await driver.ask(0.001)
+            await asyncio.sleep(0.004)
         driver.close()
 
     async with asyncio.timeout(5):
         await together([*(decode(d) for d in drivers), *(plain(seats) for _ in range(10))])
     assert seats.held == seats.plain_held == seats.waiting == 0
-    assert seats.evicted > 0 and sum(d.opened for d in drivers) == 10 + seats.evicted
+    assert 10 < sum(d.opened for d in drivers) <= 10 + seats.evicted
 
 
 async def test_drivers_that_open_one_engine_and_then_the_other_do_not_wait_for_each_other_for_ever() -> None:
@@ -151,9 +152,14 @@ def test_places_are_never_given_twice(capacity: int, arrivals: list[tuple[bool, 
     async def one(seats: Seats, holds: bool, turns: int) -> None:
         driver = Driver(seats)
         for _ in range(turns):
-            await (driver.ask() if holds else plain(seats))
-            most["all"] = max(most["all"], seats.held + seats.plain_held)
-            most["held"] = max(most["held"], seats.held)
+            if holds:
+                await driver.ask()
+                most["all"] = max(most["all"], seats.held + seats.plain_held)
+                most["held"] = max(most["held"], seats.held)
+            else:
+                async with seats.plain():
+                    most["all"] = max(most["all"], seats.held + seats.plain_held)
+                    await asyncio.sleep(0)
         driver.close()
 
     async def all_of_them() -> Seats:

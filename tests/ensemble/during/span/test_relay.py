@@ -102,7 +102,7 @@ async def test_characters_split_over_tokens_come_out_whole() -> None:
         events = [e async for e in safe([drafter, verifier], draft_tokens=draft_tokens).generate(Request.of("?"))]
         assert "".join(d.text for d in deltas(events)) == text
         assert all("�" not in d.text for d in deltas(events))
-        assert events[-1] == Finish("stop") or Finish("stop") in events
+        assert Finish("stop") in events
 
 
 async def test_a_broken_character_at_the_end_is_shown_as_such() -> None:

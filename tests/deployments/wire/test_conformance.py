@@ -1,0 +1,33 @@
+"""A session behind the wire is a session: the suite of every engine, with a socket between member and test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ensemble.testing import TinyMember
+from ensemble.testing.conformance import EngineConformance
+from tests.deployments.engines.test_transformers import engine_of
+from tests.deployments.wire.wired import Desk, WiredMember, comes_true, connected, listening
+
+
+class TestTinyMemberBehindTheWire(EngineConformance):
+    @pytest.fixture
+    async def member(self) -> AsyncIterator[WiredMember]:
+        tiny = TinyMember("tiny", seed=3, context_length=128)
+        desk = Desk(tiny)
+        async with listening(desk) as server, connected(server.address) as line:
+            yield WiredMember(tiny, desk, line)
+            assert await comes_true(lambda: not desk.sessions), desk.sessions
+            assert tiny.open_sessions == 0
+
+
+class TestTransformersEngineBehindTheWire(EngineConformance):
+    @pytest.fixture
+    async def member(self) -> AsyncIterator[WiredMember]:
+        engine = engine_of("llama")
+        async with listening(engine) as server, connected(server.address) as line:
+            yield WiredMember(engine, engine, line)
+            assert await comes_true(lambda: engine.stats()["open_sessions"] == 0)
+        await engine.shut()
