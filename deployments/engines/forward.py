@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 _ATTENTION = {"full_attention", "sliding_attention"}
 
 
+class Abandoned(Exception):
+    """The pass was given up. What its rows were to write into the cache counts as not written."""
+
+
 class Forward:
     """A loaded model with its cache."""
 
@@ -39,8 +43,23 @@ class Forward:
         self._device = model.device
         self._layers, self._window = _attention_of(self._config)
         self.cache = SlotCache(slots)
+        self._abandoned = False
+        for layer in _layers_of(model, self._config.num_hidden_layers):
+            layer.register_forward_pre_hook(self._go_on)
         self._short_head = False
         self._short_head = self._head_alone_is_enough()
+
+    def resume(self) -> None:
+        """Before a pass: what was said of the one before does not concern it."""
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Let the pass under way end at its next layer; it raises ``Abandoned``. From any thread."""
+        self._abandoned = True
+
+    def _go_on(self, *_: Any) -> None:
+        if self._abandoned:
+            raise Abandoned
 
     @property
     def width(self) -> int:
@@ -103,6 +122,12 @@ class Forward:
             short = self._logits(batch)[0]
         self._short_head = False
         return bool(torch.allclose(whole.float(), short.float(), atol=1e-4, rtol=1e-4))
+
+
+def _layers_of(model: Any, count: int) -> Sequence[torch.nn.Module]:
+    """The layers that a pass goes through one after another; none where the model has another shape."""
+    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count)
+    return list(next(lists, ()))
 
 
 def _attention_of(config: Any) -> tuple[set[str] | None, int | None]:

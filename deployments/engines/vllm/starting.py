@@ -146,7 +146,7 @@ def arguments(settings: ModelSettings, folder: Path, length: int, *, cpu: bool) 
     return {
         **(_CPU if cpu else shared),
         **settings.engine_options,
-        **_adapted(settings.adapters),
+        **_adapted(settings.adapters, cpu=cpu),
         **_parallel(settings),
         "model": str(folder),
         "dtype": dtype,
@@ -172,14 +172,15 @@ def _parallel(settings: ModelSettings) -> dict[str, Any]:
     return {**sizes, "distributed_executor_backend": "mp"} if settings.tensor_parallel > 1 else sizes
 
 
-def _adapted(adapters: Mapping[str, Path]) -> dict[str, Any]:
+def _adapted(adapters: Mapping[str, Path], *, cpu: bool) -> dict[str, Any]:
     if not adapters:
         return {}
     largest = max(_rank(name, path) for name, path in adapters.items())
     room = next((rank for rank in _RANKS if rank >= largest), None)
     if room is None:
         raise ConfigurationError(f"an adapter has rank {largest}; vLLM serves {_RANKS[-1]} at most", param="adapters")
-    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": room}
+    # On the CPU vLLM gives requests without an adapter the last slot's, so that one has to stay empty.
+    return {"enable_lora": True, "max_loras": len(adapters) + cpu, "max_lora_rank": room}
 
 
 def _rank(name: str, path: Path) -> int:

@@ -12,9 +12,10 @@ from typing import cast
 from ensemble.concurrency import together
 from ensemble.during.span.sharpening import UNSURE, Sharpening, sharpened
 from ensemble.during.span.verifying import Standing
+from ensemble.during.token.certificate import weighted
 from ensemble.during.token.gac import Average
 from ensemble.during.token.lockstep import Decision, Panel, Rule
-from ensemble.during.token.unite import UnionTopK, UniteOptions
+from ensemble.during.token.unite import Spelling, UnionTopK, UniteOptions
 from ensemble.member import Distribution, Floats, Member, Next, Payload, Question
 from ensemble.request import Sampling
 from ensemble.vocabulary import Ids, Union, Vocabulary
@@ -56,7 +57,7 @@ async def _answer(standing: Standing, question: Question) -> Payload:
 
 
 class SharpenedAverage(Rule):
-    """The rule of GaC, sharpened: ``heur`` adds up what the lists tell, ``geom`` takes exact masses of what is listed."""
+    """The rule of GaC, sharpened: ``heur`` adds up what the lists tell, ``geom`` has every listed string looked up."""
 
     def __init__(self, weights: Mapping[int, float], topk: int, sampling: Sampling, sharpening: Sharpening) -> None:
         self._weights = weights
@@ -83,6 +84,13 @@ class SharpenedUnion(UnionTopK):
     def __init__(self, weights: Mapping[int, float], topk: int, sampling: Sampling, sharpening: Sharpening) -> None:
         super().__init__(UniteOptions(topk=min(topk, _NOMINEES), listed=topk), weights, sampling)
         self._sharpening = sharpening
+
+    def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
+        masses = super().clear(listed, spellings)
+        if masses is None or self._sharpening == "none":
+            return masses
+        sure = weighted(list(self._weights.values()), masses).max() >= UNSURE
+        return masses if sure else None
 
     def choose(self, union: Union, classes: Ids, masses: Floats, mean: Floats, position: int) -> int:
         strings = [union.bytes_of(int(c)) for c in classes]

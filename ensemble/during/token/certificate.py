@@ -129,7 +129,9 @@ def tally(union: Union, evidence: Sequence[Evidence], weights: Sequence[float]) 
     return Tally(classes, masses, weighted(weights, masses), unseen, weighted(weights, bounds), sum(rest))
 
 
-def clear_winner(union: Union, evidence: Sequence[Evidence], weights: Sequence[float]) -> tuple[int, list[float]] | None:
+def clear_winner(
+    union: Union, evidence: Sequence[Evidence], weights: Sequence[float]
+) -> tuple[int, list[float]] | None:
     """The class that leads by more than what is not known could give to any class, and its mass at each member.
 
     ``None`` where that takes a tally. Most steps are clear, and plain Python is faster than numpy over so few tokens.

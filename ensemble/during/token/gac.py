@@ -14,7 +14,7 @@ from ensemble.during.token.drafts import Drafting
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
 from ensemble.during.token.poll import Poll, Unite
 from ensemble.during.token.rulings import DraftRule, Ruling, averaged
-from ensemble.during.token.speculation import check_drafting, speculative
+from ensemble.during.token.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Capability, Card, Distribution
@@ -90,6 +90,9 @@ class Gac(Method[GacOptions]):
     def admit(self, request: Request, members: Sequence[Card]) -> None:
         if request.sampling.greedy:
             return
+        if self.options.draft is not None:
+            seats = list(shares(self.options.weights, len(members)))
+            admit_drafting(request, self.options.draft, seats, members)
         for seat in shares(self.options.weights, len(members)):
             if Capability.FULL_DISTRIBUTION not in members[seat].capabilities:
                 rule = "temperature must be 0: drawing from the mean needs full distributions"

@@ -27,7 +27,7 @@ from ensemble.during.token.drafts import Draft, Drafting, Pace, Stream, acceptan
 from ensemble.during.token.lockstep import Decision, NoRoom, Panel, Rule, lockstep
 from ensemble.during.token.pending import Pending
 from ensemble.during.token.rulings import DraftRule, Ruling, own_chances, row_of
-from ensemble.errors import ConfigurationError, ContextTooLong
+from ensemble.errors import BadRequest, ConfigurationError, ContextTooLong
 from ensemble.member import (
     Capability,
     Card,
@@ -69,6 +69,22 @@ def check_drafting(drafting: Drafting, members: Sequence[Card]) -> None:
         names = ", ".join(card.name for card in members)
         rule = f"draft.lengths needs one number for each of the {len(members)} members ({names})"
         raise ConfigurationError(f"{rule}; it has {len(drafting.lengths)}", param="draft")
+
+
+def admit_drafting(request: Request, drafting: Drafting, seats: Sequence[int], members: Sequence[Card]) -> None:
+    """Refuse a request whose tokens are drawn where members do not give whole distributions.
+
+    Args:
+        seats: those with a part in the decisions.
+
+    Raises:
+        BadRequest: naming the member.
+    """
+    for seat in [] if request.sampling.greedy else draft_lengths(drafting, seats, len(members)):
+        if Capability.FULL_DISTRIBUTION not in members[seat].capabilities:
+            rule = "temperature must be 0: drafts of an ensemble that draws need full distributions"
+            name = members[seat].name
+            raise BadRequest(f"{rule}, and {name} does not give them", param="temperature", member=name)
 
 
 async def speculative(

@@ -11,10 +11,10 @@ from pydantic import Field
 from ensemble.during.token.drafts import Drafting
 from ensemble.during.token.gac import Average
 from ensemble.during.token.rulings import DraftRule
-from ensemble.during.token.speculation import check_drafting, speculative
+from ensemble.during.token.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.targets import Contrast, Mixture
 from ensemble.during.token.weights import Weights, check_weights, shares
-from ensemble.errors import BadRequest, ConfigurationError
+from ensemble.errors import ConfigurationError
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Method, Options, Stage, method
 from ensemble.request import Event, Request, Sampling
@@ -102,12 +102,10 @@ class SpeculativeEnsemble(Method[SpeculativeEnsembleOptions]):
             _require_whole(members)
 
     def admit(self, request: Request, members: Sequence[Card]) -> None:
-        if request.sampling.greedy:
-            return
-        for card in members:
-            if Capability.FULL_DISTRIBUTION not in card.capabilities:
-                rule = "temperature must be 0: drawing from an ensemble needs full distributions"
-                raise BadRequest(f"{rule}, and {card.name} does not give them", param="temperature", member=card.name)
+        options = self.options
+        weights = options.weights if options.target == "weights" else None
+        seats = list(shares(weights or "average", len(members)))
+        admit_drafting(request, options.draft, seats, members)
 
     def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         request = replace(request, sampling=seeded(request.sampling))

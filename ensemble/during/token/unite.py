@@ -13,17 +13,21 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ensemble.concurrency import together
+from ensemble.distributions import likeliest
 from ensemble.during.token.ballot import Ballot
 from ensemble.during.token.beginnings import Beginnings
 from ensemble.during.token.certificate import weighted
-from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
+from ensemble.during.token.drafts import Drafting
+from ensemble.during.token.lockstep import Decision, Panel, lockstep
+from ensemble.during.token.rulings import DraftRule, Ruling, row_of
+from ensemble.during.token.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Floats
 from ensemble.method import Members, Method, Options, Stage, method
 from ensemble.request import Event, Request, Sampling
-from ensemble.sampling import draw, seeded
-from ensemble.vocabulary import NO_CLASS, Ids, Union
+from ensemble.sampling import draw, processed, seeded
+from ensemble.vocabulary import NO_CLASS, Ids, Union, Vocabulary, union_of
 
 Duplicates = Literal["keep", "mask", "reference"]
 
@@ -49,6 +53,9 @@ class UniteOptions(Options):
     fidelity: Literal["fixed", "reference"] = "fixed"
     """``reference``: the first member writes only the sub-token that scored the elected string and the others adopt its
     text; first sub-tokens that are a lone blank are passed over."""
+    draft: Drafting | None = None
+    """Decide in blocks that members draft (``speculative_ensemble``): the same answers, or as likely ones, sooner. For
+    members of one vocabulary, with ``fidelity: fixed``. Omitted: token by token."""
 
 
 @method(
@@ -88,19 +95,32 @@ class Unite(Method[UniteOptions]):
         if self.options.fidelity == "reference" and 0 not in shares(self.options.weights, len(members)):
             rule = "fidelity: reference writes the text of the first member, so its weight must be above 0"
             raise ConfigurationError(rule, param="weights")
+        if self.options.draft is not None:
+            if self.options.fidelity == "reference":
+                raise ConfigurationError("draft is for whole strings; it takes fidelity: fixed", param="draft")
+            check_drafting(self.options.draft, members)
+
+    def admit(self, request: Request, members: Sequence[Card]) -> None:
+        if self.options.draft is not None:
+            seats = list(shares(self.options.weights, len(members)))
+            admit_drafting(request, self.options.draft, seats, members)
 
     def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
-        rule = UnionTopK(self.options, shares(self.options.weights, len(members)), seeded(request.sampling))
+        request = replace(request, sampling=seeded(request.sampling))
+        rule = UnionTopK(self.options, shares(self.options.weights, len(members)), request.sampling)
+        if self.options.draft is not None:
+            return speculative(request, members, rule, self.options.draft)
         return lockstep(request, members, rule)
 
 
-class UnionTopK(Rule):
+class UnionTopK(DraftRule):
     """The rule of UniTE."""
 
     def __init__(self, options: UniteOptions, weights: Mapping[int, float], sampling: Sampling) -> None:
         self._options = options
         self._weights = weights
-        self._seats = list(weights)
+        self._seats = self.seats = list(weights)
+        self.listed = max(options.topk, options.listed)
         self._sampling = sampling
 
     async def elect(self, panel: Panel, position: int) -> Decision:
@@ -123,6 +143,29 @@ class UnionTopK(Rule):
         if self._options.fidelity == "reference":
             return self._of_main(panel, decision, spellings[0].ids[column])
         return decision
+
+    def ruling(self, vocabularies: Sequence[Vocabulary], told: Sequence[Distribution]) -> Ruling | None:
+        # In one vocabulary every member has ids of its own for every string.
+        union = union_of(vocabularies)
+        lists = [likeliest(row_of(d), self.listed) if d.complete else d for d in told]
+        classes = nominated(union, lists, self._options.topk)
+        if not len(classes):
+            return None
+        strings, own = [union.bytes_of(int(c)) for c in classes], [union.ids(0, int(c)) for c in classes]
+        spellings = dict.fromkeys(self._seats, spelling(strings, own, {}))
+        masses = self.clear(dict(zip(self._seats, lists, strict=True)), spellings)
+        facts = [(d.ids, d.logprobs) for d in told]
+        if masses is None:
+            known = [dict(zip(d.ids.tolist(), d.logprobs.tolist(), strict=True)) for d in told]
+            if any(i not in ids for ids in known for named in own for i in named):
+                return None
+            nothing = np.zeros(len(own), bool)
+            scores = [np.array([_logsum([ids[i] for i in named]) for named in own]) for ids in known]
+            masses = np.stack([shares_within(row, nothing, self._options.duplicates) for row in scores])
+        mean = weighted(list(self._weights.values()), masses)
+        with np.errstate(divide="ignore"):
+            chances = processed(np.log(mean), self._sampling)
+        return Ruling(Ballot(union, self._weights, classes, masses, mean / mean.sum(), facts), chances)
 
     def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
         """Shares as far as the lists tell them, shape [M, S], if whatever look-ups would add leaves the same winner.

@@ -162,8 +162,8 @@ async def connected(address: Address) -> AsyncIterator[CountedLine]:
 
 async def comes_true(condition: Callable[[], object], within: float = SOON) -> bool:
     """Whether the condition comes true in time."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + within
-    while not condition() and loop.time() < end:
+    for _ in range(int(within / 0.005)):
+        if condition():
+            return True
         await asyncio.sleep(0.005)
     return bool(condition())

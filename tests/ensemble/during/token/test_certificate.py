@@ -18,6 +18,7 @@ from ensemble.during.token.certificate import (
     LookUp,
     Tally,
     Widen,
+    clear_winner,
     tally,
     unknown_ids,
     verdict,
@@ -75,6 +76,35 @@ def test_lists_of_any_length_elect_what_whole_vocabularies_elect(
         assert known[class_] >= known.max() - 1e-12, (k, path)
         if np.count_nonzero(known >= known.max() - 1e-12) == 1:
             assert class_ == int(np.argmax(known))
+
+
+@given(
+    st.lists(vocabularies, min_size=1, max_size=3),
+    st.integers(0, 2**32),
+    st.sampled_from([0.1, 1.0, 4.0, 9.0]),
+    st.integers(1, 14),
+)
+def test_a_clear_winner_is_the_winner_of_the_whole_vocabularies(
+    members: list[Vocabulary], seed: int, spread: float, k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [log_softmax(spread * rng.standard_normal(v.size)) for v in members]
+    weights = rng.dirichlet(np.ones(len(members))).tolist()
+    union = Union(members)
+    found = clear_winner(union, [Evidence.of(likeliest(row, k)) for row in rows], weights)
+    if found is not None:
+        seen = complete(union, rows, weights)
+        winner, masses = found
+        assert winner == int(seen.known.argmax())
+        assert all(told <= whole + 1e-9 for told, whole in zip(masses, seen.masses[:, winner], strict=True))
+
+
+def test_peaked_lists_have_a_clear_winner_and_flat_ones_do_not() -> None:
+    union, (first, second) = pair({b"a": 0.9, b"b": 0.06, b"c": 0.04}, {b"a": 0.8, b"b": 0.15, b"c": 0.05})
+    peaked = [Evidence.of(likeliest(row, 2)) for row in (first, second)]
+    assert clear_winner(union, peaked, [0.5, 0.5]) is not None
+    union, rows = pair({b"a": 0.4, b"b": 0.35, b"c": 0.25}, {b"a": 0.34, b"b": 0.36, b"c": 0.3})
+    assert clear_winner(union, [Evidence.of(likeliest(row, 1)) for row in rows], [0.5, 0.5]) is None
 
 
 @given(st.integers(0, 2**32), st.integers(1, 13))

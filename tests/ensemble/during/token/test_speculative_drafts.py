@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,7 +52,7 @@ def elected_by_points(target: Floats, draft: Floats, token: int, coin: float) ->
     """Measure of the points in [0, 1) that lead to each token."""
     edges = np.unique(np.clip([0.0, 1.0, *np.cumsum(residual(target, draft))], 0, 1))
     result = np.zeros(len(target))
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         result[elected(target, draft, token, coin, (low + high) / 2)] += high - low
     return result
 

@@ -101,10 +101,14 @@ def picked(probabilities: Floats, point: Number) -> int:
 
 
 async def courses(
-    monkeypatch: pytest.MonkeyPatch, members: Sequence[LocalMember], options: Mapping[str, object], **sampling: object
+    monkeypatch: pytest.MonkeyPatch,
+    members: Sequence[LocalMember],
+    options: Mapping[str, object],
+    method: str = "speculative_ensemble",
+    **sampling: object,
 ) -> tuple[Counter[str], int]:
     """Probability of every answer, by going through all courses; and their number."""
-    ensemble = Ensemble("e", "speculative_ensemble", members, options=options)
+    ensemble = Ensemble("e", method, members, options=options)
     request = Request.of("", max_tokens=STEPS, seed=1, **sampling)
     answers: Counter[str] = Counter()
     course: Course | None = Course([])
@@ -208,6 +212,29 @@ async def test_contrasts(monkeypatch, lengths, processing: str, plausibility: fl
     found, _ = await courses(monkeypatch, members, options, **SHAPED)
     expected = plain(members, contrastive(processing, 0.4, plausibility, *SHAPED.values()))
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+async def test_gac_and_its_drafts(monkeypatch) -> None:
+    members = [member("q", 1), member("p", 2)]
+    options = {"weights": [1, 3], "draft": {"lengths": [2, 2]}}
+    found, _ = await courses(monkeypatch, members, options, "gac", **SHAPED)
+    expected = plain(members, mixture((0.25, 0.75), "ensemble", *SHAPED.values()))
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def nominated(rows: Sequence[Floats]) -> Floats:
+    """The mean of both members' probabilities within the union of their likeliest tokens."""
+    masses = [np.exp(row) for row in rows]
+    union = np.isin(np.arange(3), [int(m.argmax()) for m in masses])
+    return shaped(sum(np.where(union, m, 0) / m[union].sum() for m in masses) / 2, *SHAPED.values())
+
+
+@pytest.mark.parametrize("overlap", [False, True], ids=["turns", "overlap"])
+async def test_unite_and_its_drafts(monkeypatch, overlap: bool) -> None:
+    members = [member("q", 1), member("p", 2)]
+    options = {"topk": 1, "draft": {"lengths": [2, 2], "overlap": overlap}}
+    found, _ = await courses(monkeypatch, members, options, "unite", **SHAPED)
+    assert found == pytest.approx(plain(members, nominated), abs=1e-12)
 
 
 async def test_a_drafter_without_weight_is_ordinary_speculative_decoding(monkeypatch) -> None:
