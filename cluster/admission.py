@@ -47,8 +47,8 @@ def admitted(
     """Where the replicas of a configuration should be.
 
     Args:
-        current: ids of the nodes where it runs already.
-        wait: whether nodes may be added; then what has no place is no mistake yet, and no node is preferred.
+        current: ids of the nodes where it runs already, one for each replica.
+        wait: whether nodes may be added; then what has no place is no mistake yet, and what runs stays where it is.
 
     Raises:
         Unplaceable: there is no room; the message says what is missing.
@@ -59,7 +59,7 @@ def admitted(
     except Unplaceable as error:
         if wait is None:
             raise Unplaceable(f"{error.message}; {ADVICE}") from error
-        return Seats({}, {})
+        places = {d.served_as: tuple(current[d.served_as]) for d in deployments if d.served_as in current}
     if len(nodes) == 1:
         return Seats({}, {})
     prefer = {name: {_NODE: f"in({', '.join(sorted(set(ids)))})"} for name, ids in places.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,14 @@ from cluster.config import parse
 from cluster.plan import Deployment, plan
 from cluster.schema import Configuration, EnsembleConfig, JudgeConfig, ModelConfig
 from deployments import driver, ingress, model
+from deployments.admission import reserve
 from deployments.driver import EnsembleSettings, JudgeSettings
 from deployments.engines.settings import Limits, ModelSettings
 from deployments.gateway import Limits as HttpLimits
 from deployments.ingress import Listing
 from deployments.placement import Placement
+from ensemble.member import Capability
+from ensemble.method import named
 
 
 class Arguments(BaseModel):
@@ -62,7 +66,7 @@ def in_order(configuration: Configuration) -> list[str]:
 
 def settings_of(name: str, config: ModelConfig) -> ModelSettings:
     """What a replica of the model needs to know."""
-    limits = Limits(prefill_chunk=config.prefill_chunk, idle_seconds=config.idle_seconds)
+    limits = Limits(prefill_chunk=config.prefill_chunk, run_ahead=config.run_ahead, idle_seconds=config.idle_seconds)
     return ModelSettings(
         name=name,
         source=config.source,
@@ -115,6 +119,7 @@ def _ensemble(
         name=name,
         method=config.method,
         members=config.members,
+        places=places(configuration, name),
         options=config.options,
         caps=config.caps.value,
         budget=config.budget.value,
@@ -127,6 +132,20 @@ def _ensemble(
         replicas=config.replicas,
         placement=placed,
     )
+
+
+def places(configuration: Configuration, name: str) -> int | None:
+    """Choices that one driver of the ensemble co-decodes at once: as many as its scarcest member has places for.
+
+    ``None`` if its method opens no sessions, or only at other ensembles, which have drivers of their own.
+    """
+    ensemble = configuration.ensembles[name]
+    if Capability.SESSIONS not in named(ensemble.method).needs:
+        return None
+    seats = Counter(configuration.bases[member] for member in ensemble.members if member in configuration.bases)
+    models = {base: configuration.models[base] for base in seats}
+    free = [(m.sessions - reserve(m.sessions)) * m.replicas // seats[base] for base, m in models.items()]
+    return max(1, min(free) // ensemble.replicas) if free else None
 
 
 def _judge(name: str, config: JudgeConfig) -> JudgeSettings:

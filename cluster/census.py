@@ -58,12 +58,12 @@ def replicas(application: str) -> Iterator[Replica]:
             yield Replica(name, replica.get("node_id"), _amounts(options), replica["state"] == "STOPPING")
 
 
-def places(application: str) -> dict[str, set[str]]:
-    """Ids of the nodes where the replicas of an application run, by deployment."""
-    found: dict[str, set[str]] = {}
+def places(application: str) -> dict[str, list[str]]:
+    """Ids of the nodes where the replicas of an application run, one for each, by deployment."""
+    found: dict[str, list[str]] = {}
     for replica in replicas(application):
         if replica.node is not None and not replica.stopping:
-            found.setdefault(replica.deployment, set()).add(replica.node)
+            found.setdefault(replica.deployment, []).append(replica.node)
     return found
 
 

@@ -99,6 +99,10 @@ PARALLEL = ("vllm",)
 """Engines that compute one model on several devices."""
 
 
+_INSTEAD = {"prefill_chunk": "engine_options.max_num_batched_tokens", "run_ahead": "false"}
+"""What to say to vLLM instead of keys that are nothing for it."""
+
+
 class ModelConfig(Part):
     """One language model: one deployment, on its own machines."""
 
@@ -125,6 +129,9 @@ class ModelConfig(Part):
     prefill_chunk: int = Field(default=256, ge=1)
     """Prompt tokens read in one forward pass, so that a long prompt does not hold up others. Omitted: 256. Refused for
     ``vllm``, which has ``max_num_batched_tokens`` among its options."""
+    run_ahead: bool = True
+    """Compute on guesses of what ensembles decide, as long as nobody waits. Omitted: true. Refused for ``vllm``, whose
+    sessions cannot take a guess back."""
     replicas: int = Field(default=1, ge=1)
     """Copies of the model. Omitted: 1."""
     tensor_parallel: int = Field(default=1, ge=1)
@@ -170,10 +177,10 @@ class ModelConfig(Part):
 
     @model_validator(mode="after")
     def _of_the_engine(self) -> Self:
-        refused = ("prefill_chunk",) if self.engine == "vllm" else ("engine_options", "adapters")
+        refused = ("prefill_chunk", "run_ahead") if self.engine == "vllm" else ("engine_options", "adapters")
         for key in refused:
             if key in self.model_fields_set and getattr(self, key):
-                instead = "engine_options.max_num_batched_tokens" if self.engine == "vllm" else "the engine vllm"
+                instead = "the engine vllm" if self.engine != "vllm" else _INSTEAD[key]
                 raise ValueError(f"{key} is nothing for the engine {self.engine}; allowed: leave it out, or {instead}")
         return self
 

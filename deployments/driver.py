@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.admission import Admission
 from deployments.calls import CONCURRENT_CALLS, LOGGING, Description
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
 from ensemble import judges
 from ensemble.concurrency import batches, together
 from ensemble.ensemble import Caps, Ensemble
+from ensemble.errors import BudgetExceeded
 from ensemble.judges.judge import Judge
 from ensemble.request import Budget, Event, Request
 
@@ -42,6 +45,8 @@ class EnsembleSettings:
     caps: Caps = field(default_factory=Caps)
     budget: Budget = field(default_factory=Budget)
     judge: JudgeSettings | None = None
+    places: int | None = None
+    """Choices that this driver co-decodes at once; further ones wait. ``None``: the method opens no sessions."""
 
 
 class EnsembleReplica:
@@ -63,6 +68,8 @@ class EnsembleReplica:
             caps=settings.caps,
             budget=settings.budget,
         )
+        self._budget = settings.budget
+        self._admission = Admission(settings.places) if settings.places is not None else None
         self._running = 0
 
     async def describe(self, name: str) -> Description:
@@ -72,14 +79,39 @@ class EnsembleReplica:
         """Events in batches: whatever is there goes out together, nothing waits."""
         self._running += 1
         try:
-            async with aclosing(batches(self._ensemble.generate(request))) as ready:
+            async with (
+                self._admitted(request) as admitted,
+                aclosing(batches(self._ensemble.generate(admitted))) as ready,
+            ):
                 async for events in ready:
                     yield events
         finally:
             self._running -= 1
 
+    @asynccontextmanager
+    async def _admitted(self, request: Request) -> AsyncIterator[Request]:
+        """The request when its turn has come, with the time that is left of its budget."""
+        if self._admission is None:
+            yield request
+            return
+        budget = request.budget.tightest(self._budget)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(budget.seconds):
+                    await stack.enter_async_context(self._admission.held(request.n))
+            except TimeoutError as error:
+                rule = f"the budget of {budget.seconds} seconds was used up by waiting for other requests"
+                raise BudgetExceeded(rule, param="budget.seconds") from error
+            if budget.seconds is not None:
+                left = max(budget.seconds - (loop.time() - began), 1e-3)
+                request = replace(request, budget=replace(request.budget, seconds=left))
+            yield request
+
     async def stats(self, name: str) -> Mapping[str, float]:
-        return {"running": self._running}
+        waiting = self._admission.waiting if self._admission is not None else 0
+        return {"running": self._running, "waiting": waiting}
 
 
 async def _connected(settings: JudgeSettings | None, handles: Mapping[str, DeploymentHandle[Any]]) -> Judge | None:

@@ -37,7 +37,7 @@ def test_every_deployment_is_sent_to_its_nodes_and_those_with_gpus_are_kept_apar
 
 def test_what_runs_stays(pair):
     nodes = [node("g", 4, 2), node("h", 4, 2), node("c", 1)]
-    seats = admitted(pair, nodes, {"model-a": {"h"}, "model-b": {"g"}, "gateway": {"g"}})
+    seats = admitted(pair, nodes, {"model-a": ["h", "h"], "model-b": ["g"], "gateway": ["g"]})
     assert seats.prefer == {
         "model-a": {"ray.io/node-id": "in(h)"},
         "model-b": {"ray.io/node-id": "in(g)"},
@@ -54,6 +54,12 @@ def test_too_few_nodes_are_refused_unless_more_may_come(pair):
     with pytest.raises(Unplaceable, match=r"model-[ab]: .* 0 GPUs free; where an autoscaler adds nodes, let it wait"):
         admitted(pair, [node("g", 4, 2)], {})
     assert admitted(pair, [node("g", 4, 2)], {}, wait=60) == ({}, {})
+
+
+def test_what_runs_stays_while_the_rest_waits_for_nodes(pair):
+    nodes = [node("g", 4, 1), node("h", 4, 1)]
+    seats = admitted(pair, nodes, {"model-a": ["g", "h"], "elsewhere": ["g"]}, wait=60)
+    assert seats == ({"model-a": {"ray.io/node-id": "in(g, h)"}}, {"model-a": 1})
 
 
 class Watched:

@@ -141,7 +141,9 @@ def test_what_runs_counts_as_free_for_itself_and_stays_where_it_is(spots, config
             assert node.free.get(name, 0) == pytest.approx(total[node.id].get(name, 0))
     places = census.places("placed")
     seats = admitted(configuration, own, places)
-    assert {name: set(labels["ray.io/node-id"][3:-1].split(", ")) for name, labels in seats.prefer.items()} == places
+    assert {name: set(labels["ray.io/node-id"][3:-1].split(", ")) for name, labels in seats.prefer.items()} == {
+        name: set(ids) for name, ids in places.items()
+    }
     assert seats.per_node == {"model-whole": 1}
 
 
@@ -235,17 +237,6 @@ def test_what_has_no_place_is_refused_at_once_with_what_is_missing(nodes, resour
     assert "bad" not in serve.status().applications
 
 
-def test_what_waits_in_vain_is_told(nodes):
-    configuration = load("name: late\nmodels:\n  a: {source: {zoo: adder}, resources: {gpus: 3}}\n")
-    told: list[dict[str, str]] = []
-    try:
-        with pytest.raises(Unplaceable, match=r"have waited 3 seconds for a node in vain; model-a: .* has 2 GPUs free"):
-            local.start(configuration, address="auto", wait=3, progress=lambda states: told.append(dict(states)))
-    finally:
-        serve.delete("late", _blocking=False)
-    assert told[-1]["model-a"] == "1 waiting for a node"
-
-
 def test_check_compares_a_file_with_the_nodes(nodes, tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("models:\n  a: {source: {zoo: adder}, resources: {gpus: 2, accelerator_type: A10G}}\n")
@@ -258,3 +249,19 @@ def test_check_compares_a_file_with_the_nodes(nodes, tmp_path):
     refused = CliRunner().invoke(cli.main, ["check", str(file), "--cluster", "auto"])
     assert refused.exit_code == 1
     assert "model-a: one replica needs 1 CPU, 2 GPUs, an H200 on one node" in refused.stderr
+
+
+def test_what_waits_in_vain_is_told_and_what_runs_is_left_alone(spots, nodes):
+    more = load(PLACED.replace("models:", "models:\n  huge: {source: {zoo: adder}, resources: {gpus: 3}}", 1))
+    before = models()
+    told: list[dict[str, str]] = []
+    with pytest.raises(Unplaceable, match=r"have waited 3 seconds for a node in vain; model-huge: .* has 2 GPUs free"):
+        local.start(more, address="auto", wait=3, progress=lambda states: told.append(dict(states)))
+    assert told[-1]["model-huge"] == "1 waiting for a node"
+    assert len(before) == 4 and before <= models()
+
+
+def models() -> set[str]:
+    """Names of the actors that run the models."""
+    names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    return {name for name in names if name.startswith("SERVE_REPLICA::placed#model-")}

@@ -188,7 +188,7 @@ class _Draft:
     def begin(self, listing: Listing) -> None:
         """Take the first token, greedily, from a distribution that is known, if it lists enough."""
         token = listing.likeliest(self._vocabulary.writable)
-        if token is not None and listing.covers(self.topk):
+        if token is not None and (not self.topk or listing.covers(self.topk)):
             self._take(token, listing.of((token,))[token], listing)
 
     def add(self, listing: Listing) -> None:

@@ -66,7 +66,7 @@ async def test_sessions_of_one_tick_share_one_pass() -> None:
     await together(session.next(1) for session in sessions)
     assert engine.stats()["steps"] == before, "answered from the last pass"
     await together(session.propose(Until(tokens=5)) for session in sessions)
-    assert engine.stats()["steps"] - before == 5
+    assert engine.stats()["steps"] - before == 4
     await engine.shut()
 
 

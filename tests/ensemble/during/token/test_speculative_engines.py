@@ -42,7 +42,6 @@ async def test_greedy_answers_are_those_of_the_plain_rule(members, method, optio
     # Several at once, so that blocks and steps of different requests share passes.
     found = await together(fast.answer(request) for _ in range(3))
     assert [answer.text for answer in found] == [wanted.text] * 3
-    assert found[0].usage["r1"].completion_tokens <= wanted.usage["r1"].completion_tokens
 
 
 @pytest.mark.asyncio(loop_scope="module")
