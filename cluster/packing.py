@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from cluster.nodes import Room
 from cluster.plan import Deployment
@@ -61,11 +62,12 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Unlike those of the other groups; small letters, digits and hyphens."""
+        """Unlike those of the other groups; at most 40 small letters, digits and hyphens, as it is in names of pods."""
         labels = [part for pair in sorted(self.labels.items()) for part in pair]
         kind = ["gpu" if self.room.gpus else "cpu", self.accelerator_type or "", *sorted(self.room.custom), *labels]
         name = "-".join(part for part in kind if part).lower()
-        return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+        return name if len(name) <= 40 else f"{name[:31].rstrip('-')}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def groups(deployments: Iterable[Deployment], *, pod_cpus: int) -> list[Group]:

@@ -34,7 +34,9 @@ class Deployment:
     labels: dict[str, str] = field(default_factory=dict)
     """Selector by label that its nodes have to satisfy."""
     pieces: int = 1
-    """Equal pieces of one replica, each on one node."""
+    """Equal pieces of one replica, each on one node: the stages of a pipeline."""
+    group: int = 1
+    """GPUs of one piece; where there are several pieces, each is a bundle of its own, as each is for one worker."""
 
     @property
     def served_as(self) -> str:
@@ -44,9 +46,19 @@ class Deployment:
     @property
     def piece(self) -> dict[str, float]:
         """What one piece reserves, by Ray's names; ``memory`` in bytes."""
+        return {name: amount * (self.bundles // self.pieces) for name, amount in self.bundle.items()}
+
+    @property
+    def bundles(self) -> int:
+        """Parts of one replica that Ray reserves together."""
+        return self.pieces * self.group if self.pieces > 1 else 1
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What one of them reserves."""
         whole = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0, **self.custom}
         # Ray counts in ten-thousandths, and bytes are whole.
-        shares = {name: round(amount / self.pieces, 4) for name, amount in whole.items() if amount}
+        shares = {name: round(amount / self.bundles, 4) for name, amount in whole.items() if amount}
         if "memory" in shares:
             shares["memory"] = math.ceil(shares["memory"])
         kind = {} if self.accelerator_type is None else {f"accelerator_type:{self.accelerator_type}": 0.001}
@@ -130,6 +142,7 @@ def _of_model(name: str, model: ModelConfig) -> Deployment:
         custom=dict(r.custom),
         labels=dict(r.labels),
         pieces=model.pipeline_parallel,
+        group=model.tensor_parallel,
     )
 
 

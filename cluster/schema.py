@@ -216,6 +216,8 @@ class ModelConfig(Part):
                 f"{key} is {getattr(self, key)}, but the engine {self.engine} computes on one device; "
                 f"allowed: 1, or another engine ({', '.join(PARALLEL)})"
             )
+        if self.pipeline_parallel > 1 and self.device == "cpu":
+            raise ValueError("pipeline_parallel is for GPUs, but device is cpu; leave one of them out")
         if parts > 1 and self.resources.gpus not in (0, parts):
             raise ValueError(
                 f"resources.gpus is {self.resources.gpus:g}, but tensor_parallel × pipeline_parallel is {parts}; "

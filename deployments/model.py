@@ -16,7 +16,7 @@ from ray import serve
 from deployments.calls import CONCURRENT_CALLS, LOGGING, PINNED, Description, served_name
 from deployments.engines.engine import Engine
 from deployments.engines.settings import ModelSettings
-from deployments.placement import ANYWHERE, Placement
+from deployments.placement import ANYWHERE, Placement, require_whole_groups
 from deployments.wire.server import Address, Server
 from ensemble.concurrency import batches
 from ensemble.errors import MemberLost
@@ -31,6 +31,8 @@ class ModelReplica:
         # Only a replica imports torch: whoever deploys it starts in a quarter of the time without.
         from deployments.engines.loading import start
 
+        if settings.pipeline_parallel > 1:
+            require_whole_groups(settings.tensor_parallel)
         self._engines: Mapping[str, Engine] = await start(settings)
         # Only the node's address in the cluster is listened on, not those that the outside may reach.
         self._server = await Server.listen(ray.util.get_node_ip_address(), _Sessions(self._engines))

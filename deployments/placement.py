@@ -1,10 +1,16 @@
-"""Where the replicas of a deployment go, in Ray's words. Knows no configuration, no engine and no node."""
+"""Where the replicas of a deployment go, in Ray's words. Knows no configuration and no engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import ray
+from ray.util import placement_group_table
+
+from ensemble.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +25,8 @@ class Placement:
     """Of one piece, by Ray's names: ``CPU``, ``GPU``, ``memory`` in bytes, and any other resource."""
     pieces: int = 1
     """Equal pieces of a replica, each on one node, and close together where there is room. Two and more are bundles of
-    a placement group: the replica's actor holds the first, and puts actors of its own into the others."""
+    a placement group. The replica's actor has all of the first but its GPUs: those, and the other pieces, are for the
+    workers that it starts."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Selector by label that every node has to satisfy."""
     prefer: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +38,7 @@ class Placement:
     def options(self) -> dict[str, Any]:
         """Arguments of ``serve.deployment``."""
         if self.pieces > 1:
-            return {"ray_actor_options": self._actor(), **self._bundles()}
+            return {"ray_actor_options": {**self._actor(), "num_gpus": 0}, **self._bundles()}
         limit = {} if self.per_node is None else {"max_replicas_per_node": self.per_node}
         return {"ray_actor_options": {**self._actor(), **self._selectors()}, **limit}
 
@@ -55,6 +62,32 @@ class Placement:
             fallback = [{"label_selector": dict(self.labels)}]
             return {"label_selector": {**self.labels, **self.prefer}, "fallback_strategy": fallback}
         return {"label_selector": dict(self.labels)} if self.labels else {}
+
+
+def require_whole_groups(size: int) -> None:
+    """See to it that every node has a whole number of groups of so many pieces of this replica.
+
+    Ray fills one node after the other, but where a node has not a whole number of groups free, one may be cut in two.
+
+    Raises:
+        ConfigurationError: one is.
+    """
+    table = placement_group_table(ray.util.get_current_placement_group())
+    if cut := cut_groups(table["bundles_to_node_id"].values(), size):
+        raise ConfigurationError(
+            f"a tensor-parallel group of {size} GPUs would be cut in two: of the GPUs that Ray has found for this "
+            f"replica {cut} are on a node; leave whole groups free on some nodes"
+        )
+
+
+def cut_groups(nodes: Iterable[str], size: int) -> str:
+    """How many pieces lie on each node, if that is not a whole number of groups everywhere; else nothing.
+
+    >>> cut_groups(["a", "a", "b", "b"], 2), cut_groups(["a", "a", "a", "b"], 2)
+    ('', '3 and 1')
+    """
+    counts = Counter(nodes).values()
+    return " and ".join(map(str, counts)) if any(count % size for count in counts) else ""
 
 
 ANYWHERE = Placement()

@@ -59,6 +59,14 @@ class Host:
         self.processes.append(process)
         return process
 
+    def begun(self, sign: str, seconds: float, *command: str) -> bool:
+        """Start a process and wait until it gives a sign; whether it did so in time and before it ended."""
+        process = self.begin(*command)
+        end = time.monotonic() + seconds
+        while sign not in self.said and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        return sign in self.said
+
     @property
     def said(self) -> str:
         """What all processes have said so far."""
@@ -74,8 +82,8 @@ class Host:
             line.split() for line in run("ip", "netns", "exec", self.namespace, "ss", "-Htn", *options).splitlines()
         ]
 
-    def end(self) -> None:
-        """Kill whatever runs here and nothing else, and remove the namespace."""
+    def kill(self) -> None:
+        """Kill whatever runs here, and nothing else."""
         while pids := run("ip", "netns", "pids", self.namespace).split():
             for pid in pids:
                 try:
@@ -85,6 +93,10 @@ class Host:
             time.sleep(0.05)
         for process in self.processes:
             process.wait()
+
+    def end(self) -> None:
+        """Kill whatever runs here, and remove the namespace."""
+        self.kill()
         run("ip", "netns", "del", self.namespace)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -129,6 +141,8 @@ def pair(environment: Mapping[str, str]) -> Iterator[Pair]:
             back.namespace,
         )
         run("ip", "link", "add", f"door{run_id}", "type", "veth", "peer", "door", "netns", front.namespace)
+        # It would go with the namespace, but not before all that the kernel has to do for that.
+        stack.callback(run, "ip", "link", "del", f"door{run_id}")
         for host in hosts:
             run("ip", "-n", host.namespace, "address", "add", f"{host.address}/30", "dev", "inner")
             run("ip", "-n", host.namespace, "link", "set", "lo", "up")

@@ -31,12 +31,13 @@ def test_check_prints_the_plan():
     )
     assert any("reviewed" in line and "fused-fast, small" in line and "reviewer" in line for line in lines)
     assert any(line.split()[:6] == ["qwen", "model", "2", "4", "1", "32"] for line in lines)
-    assert "in all 24.25 CPUs and 4.5 GPUs" in result.stdout
+    assert "in all 32.5 CPUs and 8.5 GPUs" in result.stdout
+    assert any(line.split()[:6] == ["large", "model", "1", "8", "4", "64"] for line in lines)
 
 
 def test_check_as_json_holds_the_same():
     plan = json.loads(run("check", str(GPU), "--json").stdout)
-    assert plan["total"] == {"cpus": 24.25, "gpus": 4.5}
+    assert plan["total"] == {"cpus": 32.5, "gpus": 8.5}
     assert plan["models"]["qwen"]["source"]["hub"] == "Qwen/Qwen2.5-7B-Instruct"
     assert plan["ensembles"]["fused"]["options"]["topk"] == 10
     assert {d["name"]: d["replicas"] for d in plan["deployments"]}["fused"] == 2

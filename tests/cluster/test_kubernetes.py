@@ -144,6 +144,31 @@ def test_custom_resources_are_offered_by_the_group_that_needs_them():
     assert resources == {"cpu": None, "cpu-disk": {"disk": "3"}}
 
 
+def test_deployments_prefer_the_pods_that_are_sized_for_them_and_large_ones_come_first():
+    service = rendered(ROOT / "examples" / "gpu.yaml")["RayService"]["spec"]
+    groups = {g["labels"]["ray-ensemble/group"] for g in service["rayClusterConfig"]["workerGroupSpecs"]}
+    config = yaml.safe_load(service["serveConfigV2"])
+    prefer = config["applications"][0]["args"]["prefer"]
+    assert {labels["ray-ensemble/group"] for labels in prefer.values()} == groups
+    assert prefer.keys() == {d.served_as for d in plan(load(ROOT / "examples" / "gpu.yaml")).deployments}
+    assert prefer["gateway"] == {"ray-ensemble/group": "cpu"}
+    variables = config["controller_options"]["runtime_env"]["env_vars"]
+    assert variables == {"RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1"}
+
+
+def test_pods_have_the_labels_that_their_replicas_ask_for(crds):
+    configuration = load(
+        "models:\n"
+        "  a: {source: {zoo: adder}, resources: {labels: {disk: 'in(fast, faster)', zone: '!b', kind: spot}}}\n"
+    )
+    service = render(configuration)[1]
+    assert crds.errors(service) == []
+    labels = [group["labels"] for group in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]]
+    names = [group.pop("ray-ensemble/group") for group in labels]
+    assert {"disk": "fast", "kind": "spot"} in labels and {} in labels
+    assert names[0] == "cpu" and names[1].startswith("cpu-disk-in-fast-faster-") and len(names[1]) <= 40
+
+
 def test_a_batch_adds_a_job_that_ends_with_its_cluster():
     assert [item["kind"] for item in render(load(ZOO))] == ["ConfigMap", "RayService"]
     job = rendered()["RayJob"]

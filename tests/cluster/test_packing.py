@@ -104,3 +104,39 @@ def test_the_plan_fills_in_every_default_and_counts():
         ("e", "ensemble", 2),
         ("gateway", "gateway", 1),
     ]
+
+
+def test_gpus_of_parallel_parts_are_filled_in_and_bundled_by_the_worker():
+    made = plan(
+        load(
+            "models:\n"
+            "  one: {source: {path: /w}, engine: vllm, tensor_parallel: 4, resources: {cpus: 2}}\n"
+            "  two: {source: {path: /w}, engine: vllm, tensor_parallel: 2, pipeline_parallel: 2, replicas: 3,"
+            " resources: {cpus: 2, memory: 4GiB, accelerator_type: H100}}\n"
+            "  cpu: {source: {path: /w}, engine: vllm, tensor_parallel: 2, device: cpu}\n"
+        )
+    )
+    one, two, cpu, _ = made.deployments
+    assert (one.bundles, one.piece, one.bundle) == (1, {"CPU": 2, "GPU": 4}, {"CPU": 2, "GPU": 4})
+    kind = "accelerator_type:H100"
+    assert (two.pieces, two.piece) == (2, {"CPU": 1, "GPU": 2, "memory": 2 * GIB, kind: 0.002})
+    assert (two.bundles, two.bundle) == (4, {"CPU": 0.5, "GPU": 1, "memory": GIB, kind: 0.001})
+    assert (cpu.gpus, made.gpus) == (0, 4 + 3 * 4)
+
+
+def test_stages_may_be_on_pods_of_their_own():
+    (group,) = groups([deployment("a", gpus=8.0, cpus=4.0, pieces=4, replicas=2)], pod_cpus=8)
+    assert (group.pods, group.room.gpus, group.room.cpus) == (8, 2, 1)
+
+
+def test_fractions_that_do_not_fit_on_one_gpu_take_another():
+    (group,) = groups([deployment("a", gpus=0.6, replicas=3), deployment("b", gpus=2.0)], pod_cpus=8)
+    assert (group.pods, group.room.gpus) == (3, 2)
+
+
+def test_replicas_that_select_nodes_have_pods_of_their_own():
+    made = groups([deployment("a"), deployment("b", labels={"disk": "in(fast, faster)"})], pod_cpus=4)
+    assert {group.name: group.holds for group in made} == {
+        "cpu": ("model-a",),
+        "cpu-disk-in-fast-faster": ("model-b",),
+    }

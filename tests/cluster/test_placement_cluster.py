@@ -23,7 +23,8 @@ from cluster.admission import admitted
 from cluster.app import placement
 from cluster.config import Configuration, load
 from cluster.placing import Unplaceable
-from cluster.plan import Deployment
+from cluster.plan import Deployment, plan
+from deployments.placement import require_whole_groups
 from tests.conftest import free_port
 
 PLACED = """
@@ -63,7 +64,6 @@ def nodes() -> Iterator[dict[str, str]]:
             names[started.add_node(num_cpus=4, num_gpus=2, **found).node_id] = name
         ray.init(started.address, logging_level="warning", log_to_driver=False)
         yield names
-        serve.shutdown()
     finally:
         ray.shutdown()
         started.shutdown()
@@ -77,9 +77,8 @@ def configuration() -> Configuration:
 
 
 @pytest.fixture(scope="module")
-def url(nodes: dict[str, str], configuration: Configuration) -> Iterator[str]:
-    with local.running(configuration, address="auto", port=free_port()) as served:
-        yield served
+def url(nodes: dict[str, str], configuration: Configuration) -> str:
+    return local.start(configuration, address="auto", port=free_port())
 
 
 @pytest.fixture(scope="module")
@@ -147,35 +146,33 @@ def test_what_runs_counts_as_free_for_itself_and_stays_where_it_is(spots, config
     assert seats.per_node == {"model-whole": 1}
 
 
-class Stages:
-    """Does what an engine of several stages does: an actor of its own in each further piece of the replica."""
+class Stage:
+    """Tells where it is."""
 
-    def __init__(self) -> None:
-        group = ray.util.get_current_placement_group()
-        self.stages = [
-            ray.remote(num_cpus=0, num_gpus=2)(Stage)
-            .options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i))
-            .remote()
-            for i in range(1, group.bundle_count)
-        ]
+    def spot(self) -> tuple[str, list[str]]:
+        context = ray.get_runtime_context()
+        return context.get_node_id(), context.get_accelerator_ids()["GPU"]
+
+
+class Stages:
+    """Does what vLLM does with the bundles of its replica: a worker with one GPU in each."""
+
+    def __init__(self, group: int) -> None:
+        require_whole_groups(group)
+        reserved = ray.util.get_current_placement_group()
+        places = [PlacementGroupSchedulingStrategy(reserved, i) for i in range(reserved.bundle_count)]
+        worker = ray.remote(num_cpus=0, num_gpus=1)(Stage)
+        self.workers = [worker.options(scheduling_strategy=place).remote() for place in places]
 
     async def spots(self) -> list[tuple[str, list[str]]]:
-        return [_here(), *[await stage.spot.remote() for stage in self.stages]]
+        return [await worker.spot.remote() for worker in self.workers]
 
 
-class Stage:
-    def spot(self) -> tuple[str, list[str]]:
-        return _here()
-
-
-def _here() -> tuple[str, list[str]]:
-    context = ray.get_runtime_context()
-    return context.get_node_id(), context.get_accelerator_ids()["GPU"]
-
-
-def deployed(deployment: Deployment, of: type, prefer: dict[str, str] | None = None) -> serve.Application:
+def deployed(
+    deployment: Deployment, of: type, *arguments: Any, prefer: dict[str, str] | None = None
+) -> serve.Application:
     options = placement(deployment, prefer or {}).options()
-    return serve.deployment(of, name=deployment.served_as, **options).bind()
+    return serve.deployment(of, name=deployment.served_as, **options).bind(*arguments)
 
 
 def test_a_tensor_parallel_group_has_all_its_gpus_on_one_node(spots, nodes):
@@ -183,26 +180,44 @@ def test_a_tensor_parallel_group_has_all_its_gpus_on_one_node(spots, nodes):
     group = Deployment("group", "model", 1, cpus=0.1, gpus=2)
     serve.run(deployed(group, Stage), name="group", route_prefix=None)
     ((node, gpus),) = where("model-group", "group", nodes)
-    serve.delete("group")
+    serve.delete("group", _blocking=False)
     assert node in ("a1", "a2")
     assert sorted(gpus) == ["0", "1"]
 
 
+PIPELINE = """
+models:
+  pipeline:
+    source: {path: /weights}
+    engine: vllm
+    tensor_parallel: 2
+    pipeline_parallel: 2
+    resources: {cpus: 0.4, accelerator_type: A10G}
+"""
+
+
 def test_stages_of_a_pipeline_are_each_on_one_node(spots, nodes):
-    pipeline = Deployment("pipeline", "model", 1, cpus=0.2, gpus=4, accelerator_type="A10G", pieces=2)
-    handle = serve.run(deployed(pipeline, Stages), name="pipeline", route_prefix=None)
-    (first, his), (second, hers) = handle.spots.remote().result(timeout_s=30)
+    pipeline = next(d for d in plan(load(PIPELINE)).deployments if d.role == "model")
+    handle = serve.run(deployed(pipeline, Stages, 2), name="pipeline", route_prefix=None)
+    told = handle.spots.remote().result(timeout_s=30)
     taken = census.held("pipeline")
-    serve.delete("pipeline")
-    assert {nodes[first], nodes[second]} == {"a1", "a2"}
-    assert (sorted(his), sorted(hers)) == (["0", "1"], ["0", "1"])
+    serve.delete("pipeline", _blocking=False)
+    assert sorted((nodes[node], *gpus) for node, gpus in told) == [("a1", "0"), ("a1", "1"), ("a2", "0"), ("a2", "1")]
     assert {nodes[id_]: held["GPU"] for id_, held in taken.items()} == {"a1": 2, "a2": 2}
+
+
+def test_a_tensor_parallel_group_that_is_cut_in_two_is_refused(spots, nodes):
+    # No way to give three GPUs to groups of two: an engine that makes such groups must not start on them.
+    apart = Deployment("apart", "model", 1, cpus=0.1, gpus=3, pieces=3)
+    with pytest.raises(RuntimeError, match="a tensor-parallel group of 2 GPUs would be cut in two"):
+        serve.run(deployed(apart, Stages, 2), name="apart", route_prefix=None)
+    serve.delete("apart", _blocking=False)
 
 
 def test_a_node_that_is_gone_is_not_waited_for(nodes):
     light = Deployment("light", "model", 1, cpus=0.1)
     gone = {"ray.io/node-id": f"in({'0' * 56})"}
-    serve.run(deployed(light, Stage, gone), name="light", route_prefix=None)
+    serve.run(deployed(light, Stage, prefer=gone), name="light", route_prefix=None)
     (spot,) = where("model-light", "light", nodes)
     serve.delete("light", _blocking=False)
     assert spot.node in nodes.values()
@@ -251,17 +266,9 @@ def test_check_compares_a_file_with_the_nodes(nodes, tmp_path):
     assert "model-a: one replica needs 1 CPU, 2 GPUs, an H200 on one node" in refused.stderr
 
 
-def test_what_waits_in_vain_is_told_and_what_runs_is_left_alone(spots, nodes):
+def test_what_waits_in_vain_is_told(spots):
     more = load(PLACED.replace("models:", "models:\n  huge: {source: {zoo: adder}, resources: {gpus: 3}}", 1))
-    before = models()
     told: list[dict[str, str]] = []
     with pytest.raises(Unplaceable, match=r"have waited 3 seconds for a node in vain; model-huge: .* has 2 GPUs free"):
         local.start(more, address="auto", wait=3, progress=lambda states: told.append(dict(states)))
     assert told[-1]["model-huge"] == "1 waiting for a node"
-    assert len(before) == 4 and before <= models()
-
-
-def models() -> set[str]:
-    """Names of the actors that run the models."""
-    names = {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)}
-    return {name for name in names if name.startswith("SERVE_REPLICA::placed#model-")}

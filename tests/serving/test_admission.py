@@ -60,7 +60,7 @@ def test_waiting_counts_against_the_budget_of_time(door: Door) -> None:
         long = [pool.submit(door.ask, "ramble", f"go {i}", max_tokens=400) for i in range(PLACES)]
         assert wait_for(lambda: door.held().get(("ensemble_running", "ramble"), 0) == PLACES, 20)
         began = time.monotonic()
-        request = body("ramble", "go", max_tokens=4, ensemble={"budget": {"seconds": 0.2}})
+        request = body("ramble", "go", max_tokens=4, budget={"seconds": 0.2})
         reply = door.http.post("/v1/chat/completions", json=request)
         assert (reply.status_code, reply.json()["error"]["code"]) == (429, "budget_exceeded"), reply.text
         assert time.monotonic() - began < 5

@@ -45,6 +45,8 @@ class Core:
         """Tokens that the prefix cache keeps or forgets together."""
         self.most_masked = 1024 if llm.vllm_config.use_v2_model_runner else size
         """Ids that vLLM can be told never to draw; its newer runner has room for this many."""
+        self.whole_prompts = llm.vllm_config.lora_config is None
+        """Whether prompts can be scored whole: with adapters, vLLM's logits of prompts are wrong or end the engine."""
         self.requests = 0
         """Requests and chunks given to vLLM so far."""
         self.tokens = 0

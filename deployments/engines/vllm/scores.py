@@ -65,7 +65,7 @@ class Scorer:
         """Whether scoring whole prompts computes fewer tokens."""
         outer = _outermost(continuations)
         whole = sum(len(self._prefix) + len(ids) + _REQUEST for ids in outer)
-        if any(len(self._prefix) + len(ids) > _LONGEST for ids in outer):
+        if not self._core.whole_prompts or any(len(self._prefix) + len(ids) > _LONGEST for ids in outer):
             return False
         requests = ((ids, max(1, len(tokens))) for ids, tokens in _places(continuations).items())
         return whole < sum(count * (self._tail(len(ids)) + _REQUEST) for ids, count in requests)

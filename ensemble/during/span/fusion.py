@@ -7,7 +7,6 @@ the sessions to the place. Nothing here knows why the place was chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from ensemble.concurrency import together
 from ensemble.during.span.sharpening import UNSURE, Sharpening, sharpened
@@ -38,9 +37,6 @@ class Place(Panel):
         """
         payloads = await together(_answer(self._standings[seat], question) for seat, question in questions.items())
         return dict(zip(questions, payloads, strict=True))
-
-    async def next(self, topk: Mapping[int, int]) -> dict[int, Distribution]:
-        return cast(dict[int, Distribution], await self.ask({seat: Next(k) for seat, k in topk.items()}))
 
     def member(self, seat: int) -> Member:
         return self._standings[seat].seat.member
@@ -97,5 +93,5 @@ class SharpenedUnion(UnionTopK):
         return sharpened(self._sharpening, strings, masses, mean, list(self._weights.values()))
 
 
-RULES = {"gac": SharpenedAverage, "unite": SharpenedUnion}
+RULES: Mapping[str, type[SharpenedAverage] | type[SharpenedUnion]] = {"gac": SharpenedAverage, "unite": SharpenedUnion}
 """By name of the method whose rule it is."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +20,7 @@ from ensemble.during.span.sharpening import Sharpening
 from ensemble.during.span.verifying import Mirror, Reader, Reading, Standing, Verifier
 from ensemble.during.token.lockstep import Decision, NoRoom, Transcript
 from ensemble.member import Member
-from ensemble.request import Delta, Event, Finish, FinishReason, Request, Trace
+from ensemble.request import Event, Finish, FinishReason, Request, Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +51,16 @@ async def relay(request: Request, members: Sequence[Member], plan: Plan) -> Asyn
     answer = _Answer(request, members, plan)
     try:
         await answer.open()
-        with suppress(NoRoom):
-            while answer.finish is None:
-                for event in await answer.block():
-                    yield event
+        while answer.finish is None:
+            try:
+                await answer.block()
+            except NoRoom:
+                answer.finish = "length"
+            for event in answer.news():
+                yield event
         if rest := answer.transcript.flush():
             yield rest
-        yield Finish(answer.finish or "length")
+        yield Finish(answer.finish)
     finally:
         await shielded(answer.close())
 
@@ -78,6 +80,7 @@ class _Answer:
         self._pending: tuple[Drafted, ...] = ()
         self._ended: FinishReason | None = None
         """Why nothing can be drafted after what is pending."""
+        self._events: list[Event] = []
         self._ahead: asyncio.Task[Draft] | None = None
         self._dropped: asyncio.Task[Draft] | None = None
 
@@ -93,11 +96,19 @@ class _Answer:
         await together(seat.open(self._request) for seat in seats)
 
     async def close(self) -> None:
-        await cancel([task for task in (self._ahead, self._dropped) if task])
+        drafts = [task for task in (self._ahead, self._dropped) if task]
+        await cancel(drafts)
+        # Drafts that had failed already: the answer has ended, so nobody else will ask why.
+        await asyncio.gather(*drafts, return_exceptions=True)
         seats = [self._drafter.seat, *(verifier.seat for verifier in self._verifiers)]
         await asyncio.gather(*(seat.close() for seat in seats))
 
-    async def block(self) -> list[Event]:
+    def news(self) -> list[Event]:
+        """What was written since the last time."""
+        events, self._events = self._events, []
+        return events
+
+    async def block(self) -> None:
         """Draft on, have the draft read, and commit what stands of it.
 
         Raises:
@@ -106,11 +117,11 @@ class _Answer:
         await self._draft()
         ready = len(self._pending) if self._ended else self._whole()
         if not ready:
-            return []
+            return
         if self._plan.overlap and not self._ended:
             self._ahead = asyncio.create_task(self._drafted())
         readings = await together(v.read(self._committed, self._pending[:ready]) for v in self._verifiers)
-        return await self._written(ready, readings)
+        await self._write(ready, readings)
 
     async def _draft(self) -> None:
         if self._dropped:
@@ -138,21 +149,17 @@ class _Answer:
             begun -= len(self._pending[count].text)
         return count
 
-    async def _written(self, ready: int, readings: Sequence[Reading]) -> list[Event]:
-        events: list[Event] = []
+    async def _write(self, ready: int, readings: Sequence[Reading]) -> None:
         draft, self._pending = self._pending[:ready], self._pending[ready:]
         for place, token in enumerate(draft):
-            decision = None
+            decision = self._alone(token)
             if any(self._disputes(token, reading, place) for reading in readings):
                 decision = await self._fused(place, draft, readings)
-                events.append(self._trace(token, decision))
-            events += self._commit(token, decision or self._alone(token))
-            replaced = decision is not None and decision.text != token.text
-            if not replaced and self._ended and place + 1 == ready:
-                self.finish = self.finish or self._ended
-            if replaced or self.finish:
-                break
-        return events
+                self._events.append(_trace(token, decision))
+            self._commit(token, decision)
+            if self.finish or decision.text != token.text:
+                return
+        self.finish = self._ended
 
     def _disputes(self, token: Drafted, reading: Reading, place: int) -> bool:
         opinion = reading.opinions.get(place)
@@ -167,32 +174,30 @@ class _Answer:
         return Decision(text=token.text, spelling={}, shares={self._plan.drafter: 1.0}, logprob=token.logprob, top=top)
 
     async def _fused(self, place: int, draft: Sequence[Drafted], readings: Sequence[Reading]) -> Decision:
-        before = [*self._drafter.ids]
-        drafter = Standing(self._drafter.seat, before, draft[place].listed)
-        standings = {self._plan.drafter: drafter}
+        standings = {self._plan.drafter: Standing(self._drafter.seat, [*self._drafter.ids], draft[place].listed)}
         standings |= {r.seat.number: r.standing(place) for r in readings if place in r.opinions}
-        whole = sum(self._plan.weights[seat] for seat in standings)
-        weights = {seat: self._plan.weights[seat] / whole for seat in self._plan.weights if seat in standings}
+        present = {seat: weight for seat, weight in self._plan.weights.items() if seat in standings}
+        weights = {seat: weight / sum(present.values()) for seat, weight in present.items()}
         rule = RULES[self._plan.fuse](weights, self._plan.topk, self._request.sampling, self._plan.sharpening)
         return await rule.elect(Place(standings), place)
 
-    def _commit(self, token: Drafted, decision: Decision) -> list[Delta]:
+    def _commit(self, token: Drafted, decision: Decision) -> None:
         if not decision.text:
             self.finish = "stop"
-            return []
+            return
         self._committed += decision.text
         if decision.text == token.text:
             self._drafter.ids.append(token.id)
         else:
             self._replace(decision)
-        delta = self.transcript.write(decision)
+        if delta := self.transcript.write(decision):
+            self._events.append(delta)
         if self._left is not None:
             self._left -= 1
         if self.transcript.stopped:
             self.finish = "stop"
         elif self._left == 0:
             self.finish = "length"
-        return [delta] if delta else []
 
     def _replace(self, decision: Decision) -> None:
         """Write on after another token than the one drafted."""
@@ -204,7 +209,7 @@ class _Answer:
         self._pending, self._ended = (), None
         self._dropped, self._ahead = self._ahead, None
 
-    @staticmethod
-    def _trace(token: Drafted, decision: Decision) -> Trace:
-        drafted, elected = (text.decode(errors="replace") for text in (token.text, decision.text))
-        return Trace("dispute", {"drafted": drafted, "elected": elected})
+
+def _trace(token: Drafted, decision: Decision) -> Trace:
+    drafted, elected = (text.decode(errors="replace") for text in (token.text, decision.text))
+    return Trace("dispute", {"drafted": drafted, "elected": elected})

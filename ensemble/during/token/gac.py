@@ -28,7 +28,7 @@ class GacOptions(Options):
     """Options of ``gac``."""
 
     weights: Weights = "average"
-    """One number for each member, normalised; a member with 0 is never called. Omitted: all equal."""
+    """One number for each member, normalised; a member with 0 is never called, unless it drafts. Omitted: all equal."""
     threshold: float | None = Field(None, ge=0, le=1)
     """The primary decides alone wherever its likeliest class has more than this probability; 0: always, 1: never.
     Omitted: every step is decided by all."""

@@ -41,7 +41,7 @@ class UniteOptions(Options):
     """Options of ``unite``."""
 
     weights: Weights = "average"
-    """One number for each member, normalised; a member with 0 is never called. Omitted: all equal."""
+    """One number for each member, normalised; a member with 0 is never called, unless it drafts. Omitted: all equal."""
     topk: int = Field(10, ge=1)
     """Tokens each member nominates (the paper's k). Omitted: 10."""
     listed: int = Field(64, ge=1)

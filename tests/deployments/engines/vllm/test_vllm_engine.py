@@ -164,15 +164,15 @@ async def test_ids_that_were_not_listed_are_looked_up(bench: Bench, count: int) 
         assert (await session.next(2)).ids[0] == likely
 
 
-@pytest.mark.parametrize("length", [1, 3, 60])
-async def test_scores_are_those_of_the_same_weights_elsewhere(bench: Bench, length: int) -> None:
-    """Short ones by requests for each place, the long one as a whole prompt."""
+@pytest.mark.parametrize("name", ["base", "red"])
+@pytest.mark.parametrize("length", [1, 3, 40])
+async def test_scores_are_those_of_the_same_weights_elsewhere(bench: Bench, length: int, name: str) -> None:
     random = np.random.default_rng(length)
     ids = tuple(random.integers(0, 256, length).tolist())
     other = (*ids[: length // 2], 7)
-    async with await bench.member().start(QUESTION) as session:
+    async with await bench.member(name).start(QUESTION) as session:
         scored = await session.score(ids, other, topk=2)
-    rows = bench.references["base"].rows([*bench.prompt, *ids])[len(bench.prompt) - 1 :]
+    rows = bench.references[name].rows([*bench.prompt, *ids])[len(bench.prompt) - 1 :]
     assert scored[0].logprobs == close_to(rows[np.arange(length), ids])
     assert scored[0].greedy.tolist() == rows.argmax(axis=1).tolist()
     assert [listed.ids[0] for listed in scored[0].distributions] == rows.argmax(axis=1).tolist()

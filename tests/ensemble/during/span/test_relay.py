@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
@@ -205,6 +206,24 @@ async def test_an_answer_ends_where_a_context_is_full(
     assert [member.open_sessions for member in members] == [0, 0]
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), context=st.integers(4, 30), topk=st.integers(1, 7), bounded=st.integers(0, 1))
+async def test_a_full_context_loses_nothing_that_was_written(seed: int, context: int, topk: int, bounded: int) -> None:
+    """With one vocabulary the length of drafts does not matter, nor then where the context cuts one off."""
+
+    async def written(length: int) -> list[bytes]:
+        lengths = [100, 100]
+        lengths[bounded] = length
+        members = [Bounded(f"m{n}", SINGLE, seed + n, context_length=c, stop=-99) for n, c in enumerate(lengths)]
+        answer = await safe(members, topk=topk).answer(Request.of("ab", max_tokens=40, logprobs=0))
+        return [token.token for token in answer.choices[0].tokens]
+
+    short, long = await written(context), await written(100)
+    assert long[: len(short)] == short
+    room, draft, character = context - 2, 5, 4
+    assert len(short) == room if bounded == 0 else room - draft - character < len(short) <= room
+
+
 async def test_a_prompt_without_room_is_refused() -> None:
     members = [TinyMember("d"), Toy("v", WORDS, 1, context_length=2)]
     with pytest.raises(ContextTooLong):
@@ -249,6 +268,18 @@ async def test_a_budget_ends_the_answer() -> None:
     spent = total(event.usage for event in events if hasattr(event, "usage"))
     assert 100 <= spent.total_tokens < 200
     assert [member.open_sessions for member in members] == [0, 0]
+
+
+async def test_a_draft_that_fails_beside_a_reading_fails_once() -> None:
+    """The budget ends both; the error of the one that is not awaited is not reported as forgotten."""
+    forgotten: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: forgotten.append(context))
+    for tokens in range(20, 120, 7):
+        members = [Toy("d", SINGLE, 1, stop=-99), Toy("v", WORDS, 2, stop=-99)]
+        with pytest.raises(BudgetExceeded):
+            await safe(members).answer(Request(messages=Q.messages, budget=Budget(tokens=tokens)))
+    gc.collect()
+    assert not forgotten
 
 
 async def test_neighbours_do_not_change_an_answer() -> None:

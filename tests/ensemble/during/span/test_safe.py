@@ -65,10 +65,11 @@ async def test_with_equal_vocabularies_the_length_of_drafts_does_not_matter(
 async def test_it_writes_what_the_published_algorithm_writes(
     seed: int, draft_tokens: int, vocabularies, overlap: bool, sharpness: float
 ) -> None:
-    """A control id more in its vocabulary makes a verifier tokenise text that it could else read as ids."""
+    """A control id more in its vocabulary makes a verifier tokenise text that it could else read as ids; where tokens
+    are single bytes that is the same."""
     group = [(seed + n, tokens) for n, tokens in enumerate(vocabularies)]
     for number, (_, tokens) in enumerate(group):
-        if number and tokens == vocabularies[0]:
+        if number and tokens == vocabularies[0] != WHOLE[1]:
             group[number] = (seed + number, (*tokens, CONTROL))
     members = toys(*group, sharpness=sharpness)
     expected = Plain(members, draft_tokens).answer(b"ab", 12)

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_toys import MERGED, SINGLE, WORDS, Toy, deltas
+from token_toys import MERGED, SINGLE, WORDS, Toy, deltas, vocabulary
 
+from ensemble.distributions import log_softmax
 from ensemble.during.token.pending import Pending
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadRequest, BudgetExceeded, ConfigurationError, ContextTooLong, MemberLost, UnknownOption
-from ensemble.member import Capability, Card, LogprobsAt, Member, Propose, Score, Session
+from ensemble.member import Capability, Card, Floats, LogprobsAt, Member, Propose, Score, Session
 from ensemble.request import Budget, Completion, Finish, Request, Usage
 from ensemble.testing import LocalMember, ScriptedMember, TinyMember
+from ensemble.vocabulary import LongestMatch
 
 Q = "ab"
 SESSIONS_ONLY = frozenset({Capability.GENERATE, Capability.SESSIONS})
@@ -75,6 +77,26 @@ async def test_greedy_answers_are_those_of_the_plain_rule(tokens, seeds, weights
     found = await completed(drafted(method, members, draft, weights=weights, topk=topk), request)
     assert (found.text, found.finish_reason) == (wanted.text, wanted.finish_reason)
     assert [m.open_sessions for m in members] == [0, 0, 0]
+
+
+def literal(name: str, seed: int) -> LocalMember:
+    """A model that goes on otherwise after another id of the same bytes."""
+
+    def row(prompt: Sequence[int], ids: Sequence[int]) -> Floats:
+        return log_softmax(np.random.default_rng([seed, len(ids), *ids[-4:]]).normal(size=len(MERGED)) * 2)
+
+    return LocalMember(name, LongestMatch(vocabulary(MERGED)), row)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds=st.permutations(range(40)).map(lambda seeds: seeds[:2]), draft=DRAFTS, method=st.sampled_from(METHODS))
+async def test_members_that_spell_one_string_differently(seeds: list[int], draft, method: str) -> None:
+    members = [literal(f"m{i}", seed) for i, seed in enumerate(seeds)]
+    draft = {key: value for key, value in draft.items() if key != "lengths"}
+    request = Request.of(Q, max_tokens=16)
+    wanted = await completed(plain(members, method, topk=20), request)
+    found = await completed(drafted(method, members, draft, topk=20), request)
+    assert (found.text, found.finish_reason) == (wanted.text, wanted.finish_reason)
 
 
 @settings(max_examples=15, deadline=None)
