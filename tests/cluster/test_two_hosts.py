@@ -29,7 +29,7 @@ gateway: {resources: *front}
 """
 GCS, HTTP = 6379, 8000
 ATTEMPTS = 3
-STARTING = 150.0
+STARTING = 240.0
 """Seconds that two Ray nodes and two models may take to start on a busy machine."""
 SOON = 10.0
 """Seconds after which a link that is cut has been noticed."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 from vllm import SamplingParams
@@ -21,6 +23,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from deployments.engines.vllm.bursts import Bursts
 from deployments.engines.vllm.listings import Listing, listings
 from deployments.engines.vllm.seats import Seats
 from ensemble.errors import MemberError, MemberLost
@@ -54,7 +57,8 @@ class Core:
         self.running = 0
         """Requests and chunks that vLLM works on."""
         self._names = itertools.count()
-        self._closing: set[asyncio.Task[None]] = set()
+        self.bursts = Bursts(self._hold, self._let_go)
+        self._closing: set[asyncio.Task[Any]] = set()
 
     @property
     def alive(self) -> bool:
@@ -104,9 +108,19 @@ class Core:
         finally:
             self.running -= 1
 
+    def _hold(self) -> None:
+        # Nobody waits for the answer: vLLM takes its messages in order.
+        self._begin(self.llm.engine_core.call_utility_async("pause_scheduler", "keep", False))
+
+    def _let_go(self) -> None:
+        self._begin(self.llm.engine_core.call_utility_async("resume_scheduler"))
+
     def close_soon(self, stream: Stream) -> None:
         """End an open request without waiting for it."""
-        task = asyncio.create_task(stream.close())
+        self._begin(stream.close())
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -138,6 +152,7 @@ class Stream:
         self._core = core
         self._name = core.name()
         self._chunks: asyncio.Queue[StreamingInput] = asyncio.Queue()
+        self._sent = asyncio.Event()
         self._outputs = core.llm.generate(self._given(), opening, self._name, lora_request=adapter)
         self._busy = False
 
@@ -159,12 +174,20 @@ class Stream:
         try:
             with self._core.at_work(len(missing)):
                 first, self._opening = self._opening, None
-                self._chunks.put_nowait(StreamingInput(tokens_input(missing), first or params))
+                given = StreamingInput(tokens_input(missing), first or params)
+                if first is None:
+                    await self._core.bursts.give(self._name, partial(self._send, given))
+                else:
+                    # vLLM begins to read when it is first asked for outputs.
+                    self._chunks.put_nowait(given)
+                began = time.perf_counter()
                 ending: Ending | None = None
                 while ending is None:
                     output = (await anext(self._outputs)).outputs[0]
                     ending = _ending(output.finish_reason)
                     drawn += output.token_ids
+                    if ending is not None:
+                        self._core.bursts.answered(self._name, (time.perf_counter() - began) / max(1, len(drawn)))
                     self._core.tokens += len(output.token_ids)
                     yield listings(output.logprobs, self._core.size) if output.token_ids else []
             self.ids = [*ids, *drawn[:-1]]
@@ -173,12 +196,23 @@ class Stream:
         finally:
             self._busy = False
 
+    async def _send(self, given: StreamingInput) -> None:
+        self._sent.clear()
+        self._chunks.put_nowait(given)
+        await self._sent.wait()
+
     async def _given(self) -> AsyncGenerator[StreamingInput, None]:
-        while True:
-            yield await self._chunks.get()
+        try:
+            while True:
+                yield await self._chunks.get()
+                # vLLM comes back for more when it has sent what it was given.
+                self._sent.set()
+        finally:
+            self._sent.set()
 
     async def close(self) -> None:
         """End the request within one step, whatever it is doing."""
+        self._core.bursts.gone(self._name)
         if self._busy:
             await self._core.llm.abort(self._name)
         else:

@@ -32,7 +32,6 @@ _OURS = {
     "enable_lora": "adapters",
     "max_loras": "adapters",
     "max_lora_rank": "adapters",
-    "lora_modules": "adapters",
 }
 """Arguments that follow from keys of the model, and those keys."""
 
@@ -99,10 +98,10 @@ def _wrong(name: str, rule: str) -> ConfigurationError:
 def arguments() -> dict[str, tuple[type, ...] | None]:
     """vLLM's engine arguments with their types, ``None`` where these are not plain; empty where it is not installed."""
     spec = find_spec("vllm")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None:
         return {}
     # Importing vLLM takes seconds and sets up devices, which is nothing for a check of a file.
-    source = Path(next(iter(spec.submodule_search_locations)), "engine", "arg_utils.py").read_text(encoding="utf-8")
+    source = Path(spec.origin).with_name("engine").joinpath("arg_utils.py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     fields = [field for node in classes if node.name in ("EngineArgs", "AsyncEngineArgs") for field in node.body]
     return {

@@ -213,8 +213,7 @@ async def test_a_member_that_fails_fails_the_run(ensemble, step: int) -> None:
         async with asyncio.timeout(5):
             async for event in ensemble(members, **SHORT[ensemble]).generate(Request.of("hi", max_tokens=40)):
                 text += getattr(event, "text", "")
-    exchanges_for_a_token = 2 if ensemble is unite else 1
-    assert failed.value.member == "lost" and bool(text) == (step >= exchanges_for_a_token)
+    assert failed.value.member == "lost" and bool(text) == (step > 0)
     assert [m.open_sessions for m in members] == [0, 0, 0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +12,10 @@ from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, greedy, mean, shown,
 
 from ensemble.distributions import likeliest, log_softmax
 from ensemble.during.token.beginnings import Beginnings
-from ensemble.during.token.unite import nominated, shares_within, spelling
+from ensemble.during.token.unite import certain, nominated, shares_within, spelling
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Floats
-from ensemble.request import Request
+from ensemble.request import Request, Sampling
 from ensemble.testing import LocalMember, TinyMember
 from ensemble.vocabulary import Union
 
@@ -91,6 +93,31 @@ def test_the_union_has_between_k_and_mk_strings(seed: int, k: int) -> None:
     listed = [likeliest(log_softmax(rng.normal(size=v.size)), k + 2) for v in vocabularies]
     classes = nominated(Union(vocabularies), listed, k)
     assert k <= len(classes) <= 2 * k and (np.diff(classes) > 0).all()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 6), st.sampled_from([0.0, 0.01, 0.3]))
+def test_a_clear_column_wins_whatever_is_missing(seed: int, members: int, strings: int, unknown: float) -> None:
+    rng = np.random.default_rng(seed)
+    masses = rng.dirichlet(np.full(strings, 0.4), members) * (rng.random((members, strings)) < 0.9)
+    missing = unknown * rng.random((members, strings)) * (rng.random((members, strings)) < 0.5)
+    weights = rng.dirichlet(np.ones(members))
+    column = certain(masses, missing, weights)
+    for _ in range(20 if column is not None else 0):
+        real = masses + missing * rng.choice([0.0, 0.5, 1.0], missing.shape)
+        assert int((weights @ (real / real.sum(axis=1, keepdims=True))).argmax()) == column
+
+
+@given(st.integers(0, 2**16), st.integers(1, 6), st.sampled_from(["keep", "mask"]))
+async def test_lists_of_any_length_elect_what_look_ups_elect(seed: int, listed: int, duplicates: str) -> None:
+    def members() -> list[Toy]:
+        return [Toy(name, tokens, seed + i) for i, (name, tokens) in enumerate(zip("msw", (MERGED, SINGLE, WORDS)))]
+
+    request = Request.of(Q, max_tokens=10)
+    short = await unite(members(), topk=3, listed=listed, duplicates=duplicates).answer(request)
+    whole = await unite(members(), topk=3, listed=64, duplicates=duplicates).answer(request)
+    looked_up = replace(request, sampling=Sampling(max_tokens=10, logprobs=0))
+    reported = await unite(members(), topk=3, listed=3, duplicates=duplicates).answer(looked_up)
+    assert short.text == whole.text == reported.text
 
 
 @pytest.mark.parametrize(("topk", "listed"), [(1, 1), (3, 64), (10, 10)])

@@ -1,0 +1,102 @@
+"""Giving vLLM at once what sessions ask at about the same time.
+
+Sessions in lockstep ask again one round trip after they were answered. vLLM begins a step with whatever has come by
+then, which is mostly the first of them: from then on parts of the batch take turns, and every step is nearly as long
+as one of all. So chunks wait a little for those that are about to come, and the engine for the last of them. Knows no
+request: whoever gives something says how it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from ensemble.concurrency import together
+
+_PATIENCE = 0.6
+"""Longest wait, as a part of the last step; see ``gathering.py``, where it was measured."""
+
+Send = Callable[[], Awaitable[None]]
+
+
+class Bursts:
+    """Who was answered by the last step and has not asked again, and what waits to be sent until they have."""
+
+    def __init__(self, hold: Callable[[], None], let_go: Callable[[], None]) -> None:
+        """
+        Args:
+            hold: keeps the engine from beginning a step; takes effect before all that is sent later.
+            let_go: ends that.
+        """
+        self._hold, self._let_go = hold, let_go
+        self._missing: set[str] = set()
+        self._ready: dict[str, tuple[Send, asyncio.Future[None]]] = {}
+        self._patience = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def answered(self, key: str, seconds: float) -> None:
+        """A step of so many seconds has answered this one, which is likely to ask again."""
+        self._missing.add(key)
+        self._patience = _PATIENCE * seconds
+
+    def gone(self, key: str) -> None:
+        """This one will not ask again."""
+        self._missing.discard(key)
+        self._settle()
+
+    async def give(self, key: str, send: Send) -> None:
+        """Send something, with what others send; returns when it is sent.
+
+        Whoever gives up before that has sent nothing.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready[key] = (send, done)
+        self._missing.discard(key)
+        self._settle()
+        try:
+            await done
+        except asyncio.CancelledError:
+            self._ready.pop(key, None)
+            raise
+
+    def _settle(self) -> None:
+        if not self._ready:
+            return
+        if not self._missing:
+            self._release()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._release)
+
+    def _release(self) -> None:
+        """Send all that waits; those who are late are not waited for again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._missing.clear()
+        burst, self._ready = list(self._ready.values()), {}
+        if burst:
+            task = asyncio.create_task(self._send(burst))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, burst: list[tuple[Send, asyncio.Future[None]]]) -> None:
+        if len(burst) > 1:
+            self._hold()
+        try:
+            await together(_sent(send, done) for send, done in burst)
+        finally:
+            if len(burst) > 1:
+                self._let_go()
+
+
+async def _sent(send: Send, done: asyncio.Future[None]) -> None:
+    try:
+        if not done.done():
+            await send()
+    except Exception as error:  # it is the giver's, and no reason to keep the others waiting
+        if not done.done():
+            done.set_exception(error)
+    else:
+        if not done.done():
+            done.set_result(None)
