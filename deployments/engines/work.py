@@ -211,28 +211,36 @@ class ScoreWork(Work):
 
     def prepare(self) -> None:
         if not self._nodes and self.state.row is not None:
-            self._conclude(self.state.row, ())
+            self._conclude([self.state.row], [self._listed(self.state.row)])
 
     def absorb(self, logits: Logits) -> None:
         first = int(self.needs_stem)
         stem = self._stem_row(logits)
-        self._conclude(stem, [logits.row(first + node) for node in range(len(self._nodes))])
+        rows = [stem, *(finite(logits.row(first + node)) for node in range(len(self._nodes)))]
+        lists = [logits.top(first + node, self.topk) for node in range(len(self._nodes))] if self.topk else []
+        self._conclude(rows, [self._listed(stem), *lists])
 
-    def _conclude(self, stem: Floats, nodes: Sequence[Floats]) -> None:
+    def _listed(self, row: Floats) -> Distribution | None:
+        return likeliest(row, self.topk) if self.topk else None
+
+    def _conclude(self, rows: Sequence[Floats], lists: Sequence[Distribution | None]) -> None:
         """From the distributions after the stem and after each id of the tree."""
         self.payload = tuple(
-            self._scored(ids, [stem, *(finite(nodes[place]) for place in places)])
+            self._scored(ids, [0, *(place + 1 for place in places)], rows, lists)
             for ids, places in zip(self._continuations, self._places, strict=True)
         )
         self.finished = True
 
-    def _scored(self, ids: tuple[int, ...], rows: list[Floats]) -> Scored:
+    def _scored(
+        self, ids: tuple[int, ...], way: list[int], rows: Sequence[Floats], lists: Sequence[Distribution | None]
+    ) -> Scored:
+        own = [rows[place] for place in way]
         return Scored(
             ids,
-            np.array([row[i] for row, i in zip(rows, ids, strict=False)], np.float32),
-            np.array([row.argmax() for row in rows], np.int32),
-            tuple(likeliest(row, self.topk) for row in rows) if self.topk else (),
-            np.stack(rows) if self._full else None,
+            np.array([row[i] for row, i in zip(own, ids, strict=False)], np.float32),
+            np.array([row.argmax() for row in own], np.int32),
+            tuple(found for place in way if (found := lists[place]) is not None) if self.topk else (),
+            np.stack(own) if self._full else None,
         )
 
 
@@ -242,10 +250,12 @@ class ProposeWork(Work):
     def __init__(self, state: State, question: Propose, vocabulary: Vocabulary) -> None:
         super().__init__(state)
         self._question, self._vocabulary = question, vocabulary
+        self.topk = question.topk
         self._sampling = seeded(question.sampling)
         self._draft: list[int] = []
         self._logprobs: list[float] = []
         self._rows: list[Floats] = []
+        self._lists: list[Distribution] = []
         self.payload: Payload = None
 
     def stem(self) -> list[int]:
@@ -261,28 +271,30 @@ class ProposeWork(Work):
             self._write(self.state.row)
 
     def absorb(self, logits: Logits) -> None:
-        self._write(finite(logits.row(0)) if self._draft else self._stem_row(logits))
+        row = finite(logits.row(0)) if self._draft else self._stem_row(logits)
+        self._write(row, logits.top(0, self.topk) if self.topk else None)
 
-    def _write(self, row: Floats) -> None:
+    def _write(self, row: Floats, listed: Distribution | None = None) -> None:
         allowed = np.where(self._vocabulary.writable, row, -np.inf)
         continuation = self.state.continuation
         token = draw(allowed, self._sampling, len(continuation.ids) + len(self._draft))
         self._draft.append(token)
         self._logprobs.append(float(row[token]))
-        if self._question.topk or self._question.full:
+        if self.topk:
+            self._lists.append(listed or likeliest(row, self.topk))
+        if self._question.full:
             self._rows.append(row)
         ending = self._question.until.reached(self._draft, self._vocabulary, continuation.room)
         if ending is not None:
             self.payload, self.finished = self._proposal(ending), True
 
     def _proposal(self, ending: Ending) -> Proposal:
-        topk = self._question.topk
         return Proposal(
             tuple(self._draft),
             self._vocabulary.text(self._draft),
             np.array(self._logprobs, np.float32),
             ending,
-            tuple(likeliest(row, topk) for row in self._rows) if topk else (),
+            tuple(self._lists),
             np.stack(self._rows) if self._question.full else None,
         )
 

@@ -110,7 +110,10 @@ def test_a_clear_column_wins_whatever_is_missing(seed: int, members: int, string
 @given(st.integers(0, 2**16), st.integers(1, 6), st.sampled_from(["keep", "mask"]))
 async def test_lists_of_any_length_elect_what_look_ups_elect(seed: int, listed: int, duplicates: str) -> None:
     def members() -> list[Toy]:
-        return [Toy(name, tokens, seed + i) for i, (name, tokens) in enumerate(zip("msw", (MERGED, SINGLE, WORDS)))]
+        return [
+            Toy(name, tokens, seed + i)
+            for i, (name, tokens) in enumerate(zip("msw", (MERGED, SINGLE, WORDS), strict=True))
+        ]
 
     request = Request.of(Q, max_tokens=10)
     short = await unite(members(), topk=3, listed=listed, duplicates=duplicates).answer(request)
