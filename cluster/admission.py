@@ -80,7 +80,7 @@ class Patience:
     _looked: float = float("-inf")
 
     def look(self, replicas: Callable[[], Iterable[Replica]], nodes: Callable[[], Sequence[Node]]) -> Mapping[str, str]:
-        """States of deployments with replicas that wait for a node, for people; looks no more than once a second.
+        """States of deployments that wait for nodes to be added, for people; looks no more than once a second.
 
         Args:
             replicas: called for the replicas of the application.
@@ -92,7 +92,9 @@ class Patience:
         if self.clock() - self._looked >= 1:
             self._looked = self.clock()
             self._count(list(replicas()), nodes)
-        return {name: f"{count} waiting for a node" for name, count in self._waiting.items()}
+        # Where no nodes are added, to be without one for a while is a part of every start.
+        waiting = self._waiting if self.wait is not None else {}
+        return {name: f"{count} waiting for a node" for name, count in waiting.items()}
 
     def _count(self, replicas: Sequence[Replica], nodes: Callable[[], Sequence[Node]]) -> None:
         waiting = Counter(r.deployment for r in replicas if r.node is None and not r.stopping)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client
+from ray.serve.context import _disconnect, _get_global_client
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
@@ -95,6 +95,8 @@ def attach(configuration: Configuration, address: str | None) -> None:
     # What is worth knowing is told through ``progress``.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
+    # Serve's client remembers the controller of a cluster before, and cannot tell this one from it.
+    _disconnect()
     if address is not None:
         ray.init(address=address, **quiet)
         return

@@ -93,4 +93,5 @@ async def test_who_fails_to_send_holds_up_neither_the_others_nor_the_engine() ->
     with pytest.raises(RuntimeError, match="no line"):
         await engine.bursts.give("b", fails)
     await beside
+    await asyncio.sleep(0.001)
     assert engine.seen == ["hold", "a", "go"]
