@@ -85,8 +85,8 @@ class Job:
             raise BadRequest(problem.message, param=problem.param)
 
     def _check_plain(self, configuration: Configuration) -> None:
-        if self.model not in configuration.models:
-            names = ", ".join((*configuration.ensembles, *configuration.models))
+        if self.model not in configuration.bases:
+            names = ", ".join((*configuration.ensembles, *configuration.bases))
             raise UnknownModel(f"no model or ensemble is named {self.model!r}; there are: {names}")
         if self.options:
             raise UnknownOption(f"{self.model} is a model; only ensembles take options", param=next(iter(self.options)))
@@ -112,8 +112,9 @@ class Job:
 
 def _meaning(configuration: Configuration, name: str) -> Iterator[tuple[str, Any]]:
     """What the configuration says of a model or an ensemble and all that it contains, machines left out."""
-    if name in configuration.models:
-        yield name, _plain(configuration.models[name])
+    bases = configuration.bases
+    if name in bases:
+        yield name, _plain(configuration.models[bases[name]])
         return
     ensemble = configuration.ensembles[name]
     yield name, _plain(ensemble)

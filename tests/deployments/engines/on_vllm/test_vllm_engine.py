@@ -334,3 +334,20 @@ async def test_a_dead_engine_is_a_lost_member(tmp_path: Path) -> None:
     with pytest.raises(MemberLost):
         await EngineMember(engine).answer(QUESTION_FOR_FOUR)
     await engine.shut()
+
+
+async def test_two_tensor_parallel_processes_compute_what_one_computes(tmp_path: Path) -> None:
+    settings = ModelSettings(
+        name="halves",
+        source=RandomSource(random=WIDE.model_copy(update={"config": {**WIDE.config, "num_key_value_heads": 2}})),
+        engine="vllm",
+        slots=2,
+        tensor_parallel=2,
+        engine_options={"kv_cache_memory_bytes": 16 << 20},
+        cache=tmp_path,
+    )
+    engine = (await start(settings))["halves"]
+    expected = Reference(resolve(settings.source, tmp_path)).rows(list((QUESTION.prompt or "").encode()))[-1]
+    async with await EngineMember(engine).start(QUESTION) as session:
+        assert by_id(await session.next(0)) == close_to(expected)
+    await engine.shut()
