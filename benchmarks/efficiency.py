@@ -149,14 +149,18 @@ class Run:
         return figures | {"step": step, "engine": engine, "wire": exchange - engine, "driver": step - exchange}
 
 
+async def connected(names: Iterable[str]) -> list[TimedMember]:
+    """The models that run."""
+    handles = {name: serve.get_deployment_handle(f"model-{name}", "efficiency") for name in names}
+    return [cast(TimedMember, await TimedMember.connect(name, handle)) for name, handle in handles.items()]
+
+
 async def measure(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """Medians over all rounds, by concurrency."""
-    handles = {name: serve.get_deployment_handle(f"model-{name}", "efficiency") for name in names}
-    members = [cast(TimedMember, await TimedMember.connect(name, handle)) for name, handle in handles.items()]
+    members = await connected(names)
     await Run(members, args.methods, 8).round(2)
     run = Run(members, args.methods, args.tokens)
-    settings = ("engine", "pair", "hidden", "layers", "tokens", "rounds")
-    figures: dict[str, Any] = {"cpus": os.cpu_count(), **{name: getattr(args, name) for name in settings}}
+    figures: dict[str, Any] = {}
     for concurrency in args.concurrency:
         rounds = [await run.round(concurrency) for _ in range(args.rounds)]
         figures[str(concurrency)] = {name: _summary(name, rounds) for name in rounds[0]}
@@ -174,14 +178,13 @@ def _summary(name: str, rounds: list[dict[str, Figures]]) -> Figures:
     return {key: round(value, 3 if key.startswith("of_") else 2) for key, value in summary.items()}
 
 
-def show(figures: dict[str, Any]) -> None:
+def show(figures: dict[str, Any], title: str = "slowest member, and methods over both members") -> None:
     """The figures as a table."""
     columns = ("tokens_per_s", "of_beside", "of_alone", "first_ms", *(f"{part}_ms" for part in PARTS))
-    table = Table("concurrent", "", *columns, title="slowest member, and methods over both members")
+    table = Table("concurrent", "", *columns, title=title)
     for concurrency, rows in figures.items():
-        if isinstance(rows, dict):
-            for name, row in rows.items():
-                table.add_row(concurrency, name, *(str(row.get(column, "")) for column in columns))
+        for name, row in rows.items():
+            table.add_row(concurrency, name, *(str(row.get(column, "")) for column in columns))
     Console(width=140).print(table)
 
 
@@ -204,7 +207,8 @@ def main() -> None:
         with running(parse(described), port=0):
             figures = asyncio.run(measure(args, described["models"]))
     show(figures)
-    print(json.dumps(figures))
+    settings = ("engine", "pair", "hidden", "layers", "tokens", "rounds")
+    print(json.dumps({"cpus": os.cpu_count(), **{name: getattr(args, name) for name in settings}, **figures}))
 
 
 if __name__ == "__main__":

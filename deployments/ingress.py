@@ -21,7 +21,7 @@ from ensemble.method import named
 
 _ANSWER_WITHIN = 5.0
 """Seconds that a deployment has to answer a question about itself."""
-_COUNTERS = frozenset({"steps", "tokens", "step_seconds"})
+_COUNTERS = frozenset({"steps", "steps_ahead", "tokens", "step_seconds"})
 """Which of an engine's numbers only grow; the others are gauges."""
 
 

@@ -64,7 +64,7 @@ class TransformersEngine(Engine):
         self._lately: list[State] = []
         """Answered since a pass was last put together."""
         self._ahead: list[AheadWork] = []
-        self._kept = 0
+        self._steps_ahead = 0
         self._tick = 0
         self._steps = 0
         self._tokens = 0
@@ -217,7 +217,7 @@ class TransformersEngine(Engine):
             "slots_held": self._table.held,
             "steps": self._steps,
             "tokens": self._tokens,
-            "ahead": self._kept,
+            "steps_ahead": self._steps_ahead,
             "step_seconds": self._step_seconds,
             "cache_bytes": self._forward.cache.bytes,
         }
@@ -270,6 +270,7 @@ class TransformersEngine(Engine):
         seconds = time.perf_counter() - began
         works = [work for work, _, _ in batch]
         if self._ahead:
+            self._steps_ahead += self._ahead[0].finished
             works = self._came_true()
         else:
             self._steps += 1
@@ -309,9 +310,7 @@ class TransformersEngine(Engine):
         self._ahead = []
         for work in self._queue:
             work.prepare()
-        kept = [work for work in self._queue if work.finished]
-        self._kept += len(kept)
-        return kept
+        return [work for work in self._queue if work.finished]
 
     def _planned(self) -> list[Planned]:
         """What the next pass computes: every work that has a slot, prefill within its chunk; in order of slot."""

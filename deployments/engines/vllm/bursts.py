@@ -30,29 +30,38 @@ class Bursts:
         """
         self._hold, self._let_go = hold, let_go
         self._missing: set[str] = set()
+        self._working: set[str] = set()
+        self._brief: set[str] = set()
         self._ready: dict[str, tuple[Send, asyncio.Future[None]]] = {}
-        self._patience = 0.0
+        self._step = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
     def answered(self, key: str, seconds: float) -> None:
         """A step of so many seconds has answered this one, which is likely to ask again."""
+        self._working.discard(key)
         self._missing.add(key)
-        self._patience = _PATIENCE * seconds
+        self._step = seconds
 
     def gone(self, key: str) -> None:
         """This one will not ask again."""
+        self._working.discard(key)
         self._missing.discard(key)
         self._settle()
 
-    async def give(self, key: str, send: Send) -> None:
+    async def give(self, key: str, send: Send, *, brief: bool = True) -> None:
         """Send something, with what others send; returns when it is sent.
 
         Whoever gives up before that has sent nothing.
+
+        Args:
+            brief: it takes one step, so that others may wait for it to be answered.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready[key] = (send, done)
         self._missing.discard(key)
+        if brief:
+            self._brief.add(key)
         self._settle()
         try:
             await done
@@ -63,10 +72,12 @@ class Bursts:
     def _settle(self) -> None:
         if not self._ready:
             return
-        if not self._missing:
+        if not self._missing and not self._working:
             self._release()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._patience, self._release)
+            # Two parts of a batch that take turns become one when the first waits for the second's step to end.
+            patience = (_PATIENCE + bool(self._working)) * self._step
+            self._timer = asyncio.get_running_loop().call_later(patience, self._release)
 
     def _release(self) -> None:
         """Send all that waits; those who are late are not waited for again."""
@@ -74,6 +85,8 @@ class Bursts:
             self._timer.cancel()
             self._timer = None
         self._missing.clear()
+        self._working |= self._brief & set(self._ready)
+        self._brief.clear()
         burst, self._ready = list(self._ready.values()), {}
         if burst:
             task = asyncio.create_task(self._send(burst))

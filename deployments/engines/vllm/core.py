@@ -176,7 +176,7 @@ class Stream:
                 first, self._opening = self._opening, None
                 given = StreamingInput(tokens_input(missing), first or params)
                 if first is None:
-                    await self._core.bursts.give(self._name, partial(self._send, given))
+                    await self._core.bursts.give(self._name, partial(self._send, given), brief=params.max_tokens == 1)
                 else:
                     # vLLM begins to read when it is first asked for outputs.
                     self._chunks.put_nowait(given)

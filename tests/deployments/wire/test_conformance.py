@@ -8,7 +8,7 @@ import pytest
 
 from ensemble.testing import TinyMember
 from ensemble.testing.conformance import EngineConformance
-from tests.deployments.engines.test_transformers import engine_of
+from tests.deployments.engines.random_models import engine_of
 from tests.deployments.wire.wired import Desk, WiredMember, comes_true, connected, listening
 
 

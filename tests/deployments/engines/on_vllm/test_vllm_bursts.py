@@ -59,6 +59,30 @@ async def test_who_is_late_is_waited_for_only_a_part_of_a_step() -> None:
     assert engine.seen == ["hold", "a", "b", "go", "late"]
 
 
+async def test_two_parts_that_take_turns_become_one() -> None:
+    engine = Engine()
+    engine.answer("a", "b")
+    await engine.give("b")
+    early = asyncio.create_task(engine.give("a"))
+    await asyncio.sleep(STEP / 4)
+    assert engine.seen == ["b"], "one waits while the engine works for the other"
+    engine.answer("b")
+    await together([engine.give("b", STEP / 10), _awaited(early)])
+    assert engine.seen == ["b", "hold", "a", "b", "go"]
+
+
+async def test_what_takes_many_steps_is_not_waited_for() -> None:
+    engine = Engine()
+    await engine.bursts.give("long", partial(engine._take, "long"), brief=False)
+    async with asyncio.timeout(STEP / 3):
+        await engine.give("a")
+    assert engine.seen == ["long", "a"]
+
+
+async def _awaited(task: asyncio.Task[None]) -> None:
+    await task
+
+
 async def test_who_is_gone_is_not_waited_for() -> None:
     engine = Engine()
     engine.answer("a", "gone")
