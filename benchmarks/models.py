@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenisations
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from deployments.engines.fetching import load, resolve
@@ -30,6 +30,9 @@ from deployments.engines.sources import RandomModel, RandomSource
 CONTEXT = 1024
 END = 256
 """Id of the end token; the ids below are the bytes."""
+
+NORM = "model.norm.weight"
+"""The last norm of a llama."""
 
 Sources = dict[str, dict[str, Any]]
 """``source`` of each model's configuration, by name."""
@@ -116,35 +119,22 @@ def family(
     Args:
         layers, change: as for ``deepened``.
     """
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(_config(shape), dtype=dtype)
-    _sharpen(model, shape)
-    _dampen(model, layers, change)
-    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    norm = "model.norm.weight"
-    plain = {norm: weights.pop(norm)}
-    flipped = {norm: plain[norm] * (torch.randint(0, 2, plain[norm].shape, device=device) * 2 - 1).to(dtype)}
-    added = {name: tensor for name, tensor in weights.items() if _layer(name) >= layers}
-    parts = {
-        "base": {name: tensor for name, tensor in weights.items() if name not in added},
-        "added": added,
-        "plain": plain,
-        "flipped": flipped,
-    }
+    weights = _weights(shape, layers, change, device, dtype)
+    norm = weights.pop(NORM)
+    signs = torch.randint(0, 2, norm.shape, device=device) * 2 - 1
+    parts = {"plain": {NORM: norm}, "flipped": {NORM: norm * signs.to(dtype)}, **_grouped(weights, layers)}
     for part, tensors in parts.items():
         save_file(tensors, folder / f"{part}.safetensors", metadata={"format": "pt"})
     held = {part: list(tensors) for part, tensors in parts.items()}
-    del model, weights, added, parts
+    del weights, parts
     if device == "cuda":
         # The engines' processes need what this one has kept.
         torch.cuda.empty_cache()
-    made = {"large": ("base", "added", "plain"), "twin": ("base", "added", "flipped"), "draft": ("base", "plain")}
-    depths = {"large": shape.layers, "twin": shape.layers, "draft": layers}
-    return {
-        name: _linked(folder, name, replace(shape, layers=depths[name]), {part: held[part] for part in of}, dtype)
-        for name, of in made.items()
-    }
+    added = [part for part in held if part.startswith("added")]
+    draft = replace(shape, layers=layers)
+    made = {"large": (shape, ["base", *added, "plain"]), "twin": (shape, ["base", *added, "flipped"])}
+    made["draft"] = (draft, ["base", "plain"])
+    return {name: _linked(folder, name, own, {p: held[p] for p in of}, dtype) for name, (own, of) in made.items()}
 
 
 def lettered(size: int) -> PreTrainedTokenizerFast:
@@ -187,9 +177,27 @@ def _dampen(model: Any, layers: int, change: float) -> None:
             layer.mlp.down_proj.weight.mul_(change)
 
 
-def _config(shape: Shape) -> Any:
-    from transformers import LlamaConfig
+def _weights(shape: Shape, layers: int, change: float, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Of a random model that is made on a device."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(_config(shape), dtype=dtype)
+    _sharpen(model, shape)
+    _dampen(model, layers, change)
+    return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
 
+
+def _grouped(weights: Mapping[str, torch.Tensor], layers: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights by file: ``base`` with the first layers and what is in none, then the other layers, a few to a file."""
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in weights.items():
+        # While a file is written, main memory holds all of it.
+        group = "base" if _layer(name) < layers else f"added-{_layer(name) // 8}"
+        groups.setdefault(group, {})[name] = tensor
+    return groups
+
+
+def _config(shape: Shape) -> LlamaConfig:
     ends = {"bos_token_id": None, "eos_token_id": END, "pad_token_id": END}
     return LlamaConfig(**{"vocab_size": END + 1, **shape.config(), **ends, "tie_word_embeddings": False})
 

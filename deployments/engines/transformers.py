@@ -90,6 +90,8 @@ class TransformersEngine(Engine):
             state.touched = time.monotonic()
             if state.answered is not None and state.answered[0] == exchange.version:
                 return state.answered[1]
+            if self._sessions.get(session) is not state:
+                raise MemberLost("the session was closed", member=self.card.name)
             reply = await self._carried_out(state, exchange)
             state.answered = (exchange.version, reply)
             state.touched = time.monotonic()
