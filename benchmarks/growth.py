@@ -148,16 +148,24 @@ async def of_driver(args: argparse.Namespace, pair: Sequence[TimedMember]) -> di
         member.clock = defaultdict(list)
     texts = prompts(min(args.context), OPEN, args.rounds)
     await together(begun(ensemble.generate(asking(text, args.tokens))) for text in texts[:2])
-    gc.collect()
-    before = _resident()
+    grown = await _growth(ensemble, texts, args.tokens, _resident)
+    # Only now, as tracing takes memory itself.
     tracemalloc.start()
+    allocated = await _growth(ensemble, texts, args.tokens, lambda: tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    return {"open_requests": OPEN, "allocated_kb": allocated, "grown_kb": grown}
+
+
+async def _growth(ensemble: Ensemble, texts: Sequence[str], tokens: int, taken: Callable[[], int]) -> float:
+    """Kilobytes taken for each request while all are open."""
+    gc.collect()
+    before = taken()
     async with AsyncExitStack() as stack:
-        events = [await stack.enter_async_context(aclosing(ensemble.generate(asking(t, args.tokens)))) for t in texts]
+        events = [await stack.enter_async_context(aclosing(ensemble.generate(asking(t, tokens)))) for t in texts]
         await together(begun(answer) for answer in events)
         gc.collect()
-        taken = {"allocated_kb": tracemalloc.get_traced_memory()[0], "grown_kb": _resident() - before}
-    tracemalloc.stop()
-    return {"open_requests": OPEN, **{name: round(size / OPEN / 2**10, 1) for name, size in taken.items()}}
+        grown = taken() - before
+    return round(grown / len(texts) / 2**10, 1)
 
 
 def _resident() -> int:
