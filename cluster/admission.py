@@ -5,14 +5,15 @@ Works on plans, nodes and replicas as values; reads nothing itself.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from cluster.census import Replica
-from cluster.nodes import Node
+from cluster.census import Replica, Room
+from cluster.nodes import Amounts, Node
 from cluster.placing import Unplaceable, place
 from cluster.plan import Deployment, plan
 from cluster.schema import Configuration
@@ -22,6 +23,9 @@ PATIENCE = 10.0
 it in the meantime, and what others have just given back is not free at once."""
 
 ADVICE = "where an autoscaler adds nodes, let it wait for them (`ensemble serve --wait SECONDS`)"
+
+_SMALLEST = 1e-4
+"""Ray counts in ten-thousandths."""
 
 _NODE = "ray.io/node-id"
 """Label by which Ray names each node."""
@@ -79,41 +83,54 @@ class Patience:
     _since: float = 0.0
     _looked: float = float("-inf")
 
-    def look(self, replicas: Callable[[], Iterable[Replica]], nodes: Callable[[], Sequence[Node]]) -> Mapping[str, str]:
+    def look(self, replicas: Callable[[], Iterable[Replica]], room: Callable[[], Room]) -> Mapping[str, str]:
         """States of deployments that wait for nodes to be added, for people; looks no more than once a second.
 
         Args:
             replicas: called for the replicas of the application.
-            nodes: called for the nodes, with what is free on them, when replicas have waited for too long.
+            room: called for what the cluster has and lacks, when replicas have waited for too long.
 
         Raises:
             Unplaceable: no node has room for a replica that waits.
         """
         if self.clock() - self._looked >= 1:
             self._looked = self.clock()
-            self._count(list(replicas()), nodes)
+            self._count(list(replicas()), room)
         # Where no nodes are added, to be without one for a while is a part of every start.
         waiting = self._waiting if self.wait is not None else {}
         return {name: f"{count} waiting for a node" for name, count in waiting.items()}
 
-    def _count(self, replicas: Sequence[Replica], nodes: Callable[[], Sequence[Node]]) -> None:
+    def _count(self, replicas: Sequence[Replica], room: Callable[[], Room]) -> None:
         waiting = Counter(r.deployment for r in replicas if r.node is None and not r.stopping)
         if waiting != self._waiting:
             self._waiting, self._since = waiting, self.clock()
         # A replica that stops makes room for the one that waits.
         if waiting and not any(r.stopping for r in replicas) and self._too_long():
-            self._ask(waiting, nodes())
+            self._ask(waiting, room())
 
     def _too_long(self) -> bool:
         return self.clock() - self._since > (PATIENCE if self.wait is None else self.wait)
 
-    def _ask(self, waiting: Counter[str], nodes: Sequence[Node]) -> None:
-        left = [replace(d, replicas=waiting[d.served_as]) for d in self.deployments if waiting[d.served_as]]
+    def _ask(self, waiting: Counter[str], room: Room) -> None:
+        # Of a replica whose process is starting the node is not told yet, though it has its place there.
+        short = {d.served_as: min(waiting[d.served_as], _unmet(d, room.unmet)) for d in self.deployments}
+        left = [replace(d, replicas=short[d.served_as]) for d in self.deployments if short[d.served_as]]
         self._since = self.clock()
         try:
-            place(left, nodes)
+            place(left, room.nodes)
         except Unplaceable as error:
             seconds = PATIENCE if self.wait is None else self.wait
             raise Unplaceable(
                 f"replicas have waited {seconds:g} seconds for a node in vain; {error.message}; {ADVICE}"
             ) from error
+
+
+def _unmet(deployment: Deployment, unmet: Sequence[Amounts]) -> int:
+    """How many requests that have no place may be of this deployment's replicas."""
+    wanted = deployment.bundle
+
+    def alike(asked: Amounts) -> bool:
+        names = {"CPU", "GPU", *wanted}
+        return all(abs(asked.get(name, 0) - wanted.get(name, 0)) < _SMALLEST for name in names)
+
+    return math.ceil(sum(map(alike, unmet)) / deployment.bundles)

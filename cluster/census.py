@@ -6,15 +6,25 @@ Reads Ray's and Serve's state; decides nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
 from ray._private.state import available_resources_per_node
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.serve.context import _get_global_client
 from ray.util import placement_group_table
 
 from cluster.nodes import Amounts, Node
+
+
+class Room(NamedTuple):
+    """What a cluster has, and what it has not."""
+
+    nodes: Sequence[Node]
+    """With what is free on them."""
+    unmet: Sequence[Amounts]
+    """What has been asked for and has got no place. What has one counts as taken while its process still starts."""
 
 
 class Replica(NamedTuple):
@@ -45,6 +55,16 @@ def nodes(application: str | None = None) -> list[Node]:
         amounts = {name: free.get(id_, {}).get(name, 0.0) + own.get(id_, {}).get(name, 0.0) for name in total}
         found.append(Node(id_, node["NodeManagerAddress"], amounts, node["Labels"], bool(total.get("GPU"))))
     return sorted(found, key=lambda node: node.id)
+
+
+def room() -> Room:
+    """What is free at this moment, and who waits."""
+    state = get_cluster_resource_state(ray._private.worker.global_worker.gcs_client)
+    alone = [asked.request for asked in state.pending_resource_requests for _ in range(asked.count)]
+    groups = state.pending_gang_resource_requests
+    bundles = [part for group in groups for way in group.bundle_selectors for part in way.resource_requests]
+    bundles += [part for group in groups for part in group.requests]
+    return Room(nodes(), [dict(request.resources_bundle) for request in alone + bundles])
 
 
 def replicas(application: str) -> Iterator[Replica]:

@@ -135,7 +135,7 @@ def _watch(configuration: Configuration, progress: Progress | None, patience: Pa
     application = configuration.name
     status = serve.status().applications[application]
     while status.status != ApplicationStatus.RUNNING:
-        waiting = patience.look(lambda: census.replicas(application), census.nodes)
+        waiting = patience.look(lambda: census.replicas(application), census.room)
         now = {name: waiting.get(name, str(found.status.value)) for name, found in status.deployments.items()}
         if progress is not None and now != told:
             progress(now)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from cluster.admission import PATIENCE, Patience, admitted
-from cluster.census import Replica
+from cluster.census import Replica, Room
 from cluster.config import Configuration, load
-from cluster.nodes import Node
+from cluster.nodes import Amounts, Node
 from cluster.placing import Unplaceable
 from cluster.plan import plan
 
@@ -69,15 +69,16 @@ class Watched:
         self.now = 0.0
         self.asked = 0
         self.nodes: list[Node] = []
+        self.unmet: list[Amounts] = [plan(configuration).deployments[0].bundle] * 2
         self.patience = Patience(plan(configuration).deployments, wait, clock=lambda: self.now)
 
     def look(self, *replicas: Replica, after: float = 1.0) -> dict[str, str]:
         self.now += after
         return dict(self.patience.look(lambda: replicas, self._counted))
 
-    def _counted(self) -> list[Node]:
+    def _counted(self) -> Room:
         self.asked += 1
-        return self.nodes
+        return Room(self.nodes, self.unmet)
 
 
 WAITS = Replica("model-a", None, {})
@@ -111,6 +112,14 @@ def test_what_somebody_else_has_taken_is_told(pair):
     watched.look(WAITS, RUNS)
     with pytest.raises(Unplaceable, match=r"waited 10 seconds for a node in vain; model-a: .* has 0 GPUs free"):
         watched.look(WAITS, RUNS, after=PATIENCE + 1)
+
+
+def test_a_process_that_starts_slowly_has_its_place(pair):
+    watched = Watched(pair)
+    watched.nodes, watched.unmet = [node("g", 0, 0)], [{"CPU": 7.0}]
+    for _ in range(4):
+        watched.look(WAITS, RUNS, after=PATIENCE + 1)
+    assert watched.asked == 3
 
 
 def test_each_step_forward_renews_the_patience(pair):
