@@ -94,7 +94,7 @@ def configuration(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sources = deepened(shape, args.draft_layers, args.change, folder) if draft else even(shape, folder)
     part = {"engine": args.engine, "sessions": max(16, 2 * max(args.concurrency)), "resources": {"cpus": 1}}
     if args.engine == "transformers":
-        part["run_ahead"] = not args.no_run_ahead
+        part["run_ahead"] = args.run_ahead
     models = {name: {"source": source, **part} for name, source in sources.items()}
     return {"name": "efficiency", "models": models, "gateway": {"resources": {"cpus": 0.1}}}
 
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--draft-layers", type=int, default=1, help="layers of the smaller model of --pair draft")
     parser.add_argument("--change", type=float, default=0.02, help="how much the larger model differs from it")
-    parser.add_argument("--no-run-ahead", action="store_true", help="members wait for decisions (transformers only)")
+    parser.add_argument("--run-ahead", action="store_true", help="members compute on their guesses (transformers only)")
     args = parser.parse_args()
     with scratch() as folder:
         described = configuration(args, Path(folder))

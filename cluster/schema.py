@@ -129,9 +129,9 @@ class ModelConfig(Part):
     prefill_chunk: int = Field(default=256, ge=1)
     """Prompt tokens read in one forward pass, so that a long prompt does not hold up others. Omitted: 256. Refused for
     ``vllm``, which has ``max_num_batched_tokens`` among its options."""
-    run_ahead: bool = True
-    """Compute on guesses of what ensembles decide, as long as nobody waits. Omitted: true. Refused for ``vllm``, whose
-    sessions cannot take a guess back."""
+    run_ahead: bool | None = None
+    """Compute on guesses of what ensembles decide, as long as nobody waits. Omitted: on a GPU, which is idle otherwise;
+    on a CPU guesses take cores that others need. Refused for ``vllm``, whose sessions cannot take a guess back."""
     replicas: int = Field(default=1, ge=1)
     """Copies of the model. Omitted: 1."""
     tensor_parallel: int = Field(default=1, ge=1)

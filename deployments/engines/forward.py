@@ -49,6 +49,10 @@ class Forward:
         self._short_head = False
         self._short_head = self._head_alone_is_enough()
 
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self._device.type != "cpu")
+
     def resume(self) -> None:
         """Before a pass: what was said of the one before does not concern it."""
         self._abandoned = False

@@ -18,8 +18,9 @@ class Limits:
 
     prefill_chunk: int = 256
     """Prompt tokens computed in one tick; bounds how long a prefill delays decoding neighbours."""
-    run_ahead: bool = True
-    """Compute on guesses of what drivers decide while nobody waits."""
+    run_ahead: bool | None = None
+    """Compute on guesses of what drivers decide while nobody waits. ``None``: on a GPU, which is idle otherwise; on a
+    CPU a guess takes cores that drivers and other members need."""
     sessions: int = 1024
     """Open sessions; further ones are refused as overload."""
     idle_seconds: float = 60.0

@@ -56,6 +56,7 @@ class TransformersEngine(Engine):
         self.vocabulary = tokeniser.vocabulary
         self._tokeniser, self._prompts, self._forward = tokeniser, prompts, forward
         self._limits = limits or Limits()
+        self._run_ahead = forward.on_gpu if self._limits.run_ahead is None else self._limits.run_ahead
         self._table = SlotTable(forward.cache)
         self._sessions: dict[str, State] = {}
         self._queue: list[Work] = []
@@ -289,7 +290,7 @@ class TransformersEngine(Engine):
     def _guessed(self) -> list[Planned]:
         """A pass on what drivers will decide; none where somebody waits, or where it would too likely be in vain."""
         lately, self._lately = self._lately, []
-        if self._queue or not self._limits.run_ahead:
+        if self._queue or not self._run_ahead:
             return []
         states = [state for state in lately if self._sessions.get(state.key) is state and self._goes_on(state)]
         if not worthwhile([state.guess for state in states]):

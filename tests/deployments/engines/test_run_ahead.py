@@ -50,14 +50,14 @@ async def test_answers_and_costs_are_the_same(choices: tuple[int, ...]) -> None:
 
 
 async def test_guesses_that_come_true_need_no_pass_of_their_own() -> None:
-    engine = engine_of("llama")
+    engine = engine_of("llama", run_ahead=True)
     await driven(engine, (0,) * 12)
     assert engine.stats()["steps"] == 1 + 1, "the prompt in two chunks, and nothing else"
     await engine.shut()
 
 
 async def test_an_engine_whose_guesses_fail_stops_guessing() -> None:
-    engine = engine_of("llama")
+    engine = engine_of("llama", run_ahead=True)
     await driven(engine, (1,) * 20)
     assert engine.stats()["steps"] >= 20
     async with await EngineMember(engine).start(Request.of(QUESTION)) as session:
@@ -69,14 +69,14 @@ async def test_an_engine_whose_guesses_fail_stops_guessing() -> None:
 
 async def test_a_guess_under_way_is_waited_for_and_another_decision_ends_it() -> None:
     """No pause: the commitment comes while the pass on the guess is being computed."""
-    engine = engine_of("llama")
+    engine = engine_of("llama", run_ahead=True)
     kept, missed = await driven(engine, (0,) * 8, pause=0), await driven(engine, (1,) * 8, pause=0)
     assert [r.length for r in kept] == [r.length for r in missed] == list(range(9))
     await engine.shut()
 
 
 async def test_sessions_side_by_side_edits_and_newcomers() -> None:
-    engine = engine_of("llama", slots=2)
+    engine = engine_of("llama", slots=2, run_ahead=True)
     member = EngineMember(engine)
 
     async def walk(number: int) -> list[list[int]]:
@@ -92,6 +92,13 @@ async def test_sessions_side_by_side_edits_and_newcomers() -> None:
         return list(map(int, ids))
 
     assert await together(walk(i) for i in range(5)) == [await walk(i) for i in range(5)]
+    await engine.shut()
+
+
+async def test_a_cpu_is_left_to_others_unless_it_is_told_otherwise() -> None:
+    engine = engine_of("llama")
+    await driven(engine, (0,) * 4)
+    assert engine.stats()["steps_ahead"] == 0 and engine.stats()["steps"] >= 5
     await engine.shut()
 
 
