@@ -11,8 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from ensemble.errors import BudgetExceeded
 from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
-from ensemble.request import Budget, Event, Request, Spent, Usage, total
-
+from ensemble.request import Budget, Event, Request, Spent, Usage
 
 _AMOUNTS = ("calls", "tokens", "cost")
 """Of a budget, all but time."""
