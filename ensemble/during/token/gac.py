@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.during.token.drafts import Drafting
+from ensemble.during.token.drafting.drafts import Drafting
+from ensemble.during.token.drafting.rulings import DraftRule, Ruling, averaged
+from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
 from ensemble.during.token.poll import Poll, Unite
-from ensemble.during.token.rulings import DraftRule, Ruling, averaged
-from ensemble.during.token.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Capability, Card, Distribution

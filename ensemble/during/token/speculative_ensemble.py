@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ensemble.during.token.drafts import Drafting
+from ensemble.during.token.drafting.drafts import Drafting
+from ensemble.during.token.drafting.rulings import DraftRule
+from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.gac import Average
-from ensemble.during.token.rulings import DraftRule
-from ensemble.during.token.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.targets import Contrast, Mixture
 from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import ConfigurationError

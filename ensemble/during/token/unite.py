@@ -17,10 +17,10 @@ from ensemble.distributions import likeliest
 from ensemble.during.token.ballot import Ballot
 from ensemble.during.token.beginnings import Beginnings
 from ensemble.during.token.certificate import weighted
-from ensemble.during.token.drafts import Drafting
+from ensemble.during.token.drafting.drafts import Drafting
+from ensemble.during.token.drafting.rulings import DraftRule, Ruling, row_of
+from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.lockstep import Decision, Panel, lockstep
-from ensemble.during.token.rulings import DraftRule, Ruling, row_of
-from ensemble.during.token.speculation import admit_drafting, check_drafting, speculative
 from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Floats

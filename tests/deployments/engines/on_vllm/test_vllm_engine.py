@@ -88,7 +88,7 @@ class Reference:
 
 
 @dataclass
-class Bench:
+class DraftPanel:
     engines: dict[str, Engine]
     references: dict[str, Reference]
     prompt: list[int]
@@ -107,7 +107,7 @@ class Bench:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DraftPanel]:
     """A model with two adapters in one vLLM: four places, blocks of 32 ids."""
     scratch = tmp_path_factory.mktemp("bench")
     adapters = {name: write_adapter(scratch / name, seed) for seed, name in enumerate(("red", "blue"))}
@@ -123,7 +123,7 @@ async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
     folder = resolve(settings.source, scratch)
     engines = await start(settings)
     references = {"base": Reference(folder), **{name: Reference(folder, path) for name, path in adapters.items()}}
-    yield Bench(engines, references, list((QUESTION.prompt or "").encode()))
+    yield DraftPanel(engines, references, list((QUESTION.prompt or "").encode()))
     assert all(engine.stats()["open_sessions"] == 0 for engine in engines.values())
     assert engines["base"].stats()["slots_held"] == engines["base"].stats()["running"] == 0
     for engine in reversed(engines.values()):
@@ -134,7 +134,7 @@ def close_to(expected: Floats) -> object:
     return pytest.approx(expected, abs=2e-4)
 
 
-async def test_distributions_are_those_of_the_same_weights_elsewhere(bench: Bench) -> None:
+async def test_distributions_are_those_of_the_same_weights_elsewhere(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         for ids in ([], [65], [65, 66, 67]):
             listed = await session.next(5, edit=Append(tuple(ids[-1:])) if len(ids) < 2 else Append((66, 67)))
@@ -143,7 +143,7 @@ async def test_distributions_are_those_of_the_same_weights_elsewhere(bench: Benc
             assert listed.logprobs == close_to(row[listed.ids])
 
 
-async def test_a_longer_list_of_the_same_place_agrees_with_the_shorter(bench: Bench) -> None:
+async def test_a_longer_list_of_the_same_place_agrees_with_the_shorter(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         lists = [await session.next(k) for k in (3, 40, 2000, 0)]
     for shorter, longer in pairwise(lists):
@@ -153,7 +153,7 @@ async def test_a_longer_list_of_the_same_place_agrees_with_the_shorter(bench: Be
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_ids_that_were_not_listed_are_looked_up(bench: Bench, count: int) -> None:
+async def test_ids_that_were_not_listed_are_looked_up(bench: DraftPanel, count: int) -> None:
     """One is forced to be drawn; for three the whole distribution is listed."""
     row = bench.row()
     unlikely = tuple(np.argsort(row)[:count].tolist())
@@ -166,7 +166,7 @@ async def test_ids_that_were_not_listed_are_looked_up(bench: Bench, count: int) 
 
 @pytest.mark.parametrize("name", ["base", "red"])
 @pytest.mark.parametrize("length", [1, 3, 40])
-async def test_scores_are_those_of_the_same_weights_elsewhere(bench: Bench, length: int, name: str) -> None:
+async def test_scores_are_those_of_the_same_weights_elsewhere(bench: DraftPanel, length: int, name: str) -> None:
     random = np.random.default_rng(length)
     ids = tuple(random.integers(0, 256, length).tolist())
     other = (*ids[: length // 2], 7)
@@ -179,14 +179,14 @@ async def test_scores_are_those_of_the_same_weights_elsewhere(bench: Bench, leng
     assert scored[1].logprobs[-1] == close_to(rows[length // 2, 7])
 
 
-async def test_what_cannot_be_scored_in_the_context_is_refused(bench: Bench) -> None:
+async def test_what_cannot_be_scored_in_the_context_is_refused(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         with pytest.raises(ContextTooLong):
             await session.score([65] * (512 - len(bench.prompt)))
         assert (await session.next(1)).ids[0] == bench.row().argmax()
 
 
-async def test_an_accepted_proposal_costs_nothing(bench: Bench) -> None:
+async def test_an_accepted_proposal_costs_nothing(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         proposal = await session.propose(Until(tokens=6))
         before = bench.stats
@@ -196,7 +196,7 @@ async def test_an_accepted_proposal_costs_nothing(bench: Bench) -> None:
         assert listed.logprobs == close_to(bench.row(proposal.ids)[listed.ids])
 
 
-async def test_a_proposal_goes_on_where_the_distribution_is_known(bench: Bench) -> None:
+async def test_a_proposal_goes_on_where_the_distribution_is_known(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         fresh = await session.propose(Until(tokens=5))
     async with await bench.member().start(QUESTION) as session:
@@ -206,7 +206,7 @@ async def test_a_proposal_goes_on_where_the_distribution_is_known(bench: Bench) 
         assert bench.stats["tokens"] - before == 5, "its first id, and four that vLLM drew"
 
 
-async def test_drawn_tokens_follow_the_writable_part_of_the_distribution(bench: Bench) -> None:
+async def test_drawn_tokens_follow_the_writable_part_of_the_distribution(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         writable = session.vocabulary.writable
         drawn = [(await session.propose(Until(tokens=1), Sampling(temperature=1, seed=s))).ids[0] for s in range(150)]
@@ -218,7 +218,7 @@ async def test_drawn_tokens_follow_the_writable_part_of_the_distribution(bench: 
     assert abs(got - expected) < 4 * np.sqrt(expected * (1 - expected) / len(drawn)) + 1e-9
 
 
-async def test_adapters_are_models_of_their_own(bench: Bench) -> None:
+async def test_adapters_are_models_of_their_own(bench: DraftPanel) -> None:
     rows = {}
     for name in bench.engines:
         async with await bench.member(name).start(QUESTION) as session:
@@ -231,7 +231,7 @@ async def test_adapters_are_models_of_their_own(bench: Bench) -> None:
     assert [list(answer.usage) for answer in answers] == [[name] for name in bench.engines]
 
 
-async def test_more_sessions_than_places_and_plain_requests_between_all_end(bench: Bench) -> None:
+async def test_more_sessions_than_places_and_plain_requests_between_all_end(bench: DraftPanel) -> None:
     evicted = bench.stats["slots_taken_away"]
 
     async def lockstep(number: int) -> list[int]:
@@ -255,7 +255,7 @@ async def test_more_sessions_than_places_and_plain_requests_between_all_end(benc
     assert together_[:2] == [await lockstep(0), await lockstep(1)], "alone it is the same"
 
 
-async def test_an_idle_session_gives_up_its_place_and_comes_back(bench: Bench) -> None:
+async def test_an_idle_session_gives_up_its_place_and_comes_back(bench: DraftPanel) -> None:
     members = [await bench.member().start(QUESTION) for _ in range(6)]
     first = [await session.next(3) for session in members]
     again = [await session.next(3, edit=Append((65,))) for session in members]
@@ -265,7 +265,7 @@ async def test_an_idle_session_gives_up_its_place_and_comes_back(bench: Bench) -
     await together(session.close() for session in members)
 
 
-async def test_closing_a_generation_stops_its_work(bench: Bench) -> None:
+async def test_closing_a_generation_stops_its_work(bench: DraftPanel) -> None:
     events = bench.member().generate(Request(prompt="a", sampling=Sampling(temperature=1, seed=1)))
     await anext(events)
     await anext(events)
@@ -274,7 +274,7 @@ async def test_closing_a_generation_stops_its_work(bench: Bench) -> None:
     assert bench.stats["running"] == 0
 
 
-async def test_closing_a_session_ends_what_it_is_doing(bench: Bench) -> None:
+async def test_closing_a_session_ends_what_it_is_doing(bench: DraftPanel) -> None:
     session = await bench.member().start(QUESTION)
     writing = asyncio.create_task(session.propose(Until(tokens=400), Sampling(temperature=2, seed=1)))
     await asyncio.sleep(0.05)
@@ -285,7 +285,7 @@ async def test_closing_a_session_ends_what_it_is_doing(bench: Bench) -> None:
             await writing
 
 
-async def test_what_vllm_does_not_hand_out_is_refused(bench: Bench) -> None:
+async def test_what_vllm_does_not_hand_out_is_refused(bench: DraftPanel) -> None:
     async with await bench.member().start(QUESTION) as session:
         with pytest.raises(MissingCapability, match="hidden states"):
             await session.exchange(Next(1, hidden=True))
@@ -296,7 +296,7 @@ async def test_what_vllm_does_not_hand_out_is_refused(bench: Bench) -> None:
         assert (await session.next(1)).ids[0] == bench.row().argmax()
 
 
-async def test_one_request_that_fails_harms_no_other(bench: Bench) -> None:
+async def test_one_request_that_fails_harms_no_other(bench: DraftPanel) -> None:
     engine = bench.engines["base"]
     good = Request(messages=(Message("user", "hello"),), sampling=Sampling(max_tokens=8))
     beside = asyncio.create_task(bench.member().answer(good))

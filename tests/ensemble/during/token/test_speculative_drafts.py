@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.during.token.bench import difference
-from ensemble.during.token.drafts import (
+from ensemble.during.token.drafting.drafts import (
     Drafting,
     Pace,
     Stream,
@@ -20,7 +19,8 @@ from ensemble.during.token.drafts import (
     expected,
     residual,
 )
-from ensemble.during.token.speculation import draft_lengths
+from ensemble.during.token.drafting.panel import difference
+from ensemble.during.token.drafting.speculation import draft_lengths
 from ensemble.during.token.targets import contrast
 from ensemble.member import Append, Floats, Replace, Rewind
 from ensemble.sampling import uniform

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from token_toys import MERGED, SINGLE, WORDS, Toy, deltas, vocabulary
 
 from ensemble.distributions import log_softmax
-from ensemble.during.token.pending import Pending
+from ensemble.during.token.drafting.pending import Pending
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadRequest, BudgetExceeded, ConfigurationError, ContextTooLong, MemberLost, UnknownOption
 from ensemble.member import Capability, Card, Floats, LogprobsAt, Member, Propose, Score, Session

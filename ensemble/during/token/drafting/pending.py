@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from ensemble.during.token.drafts import Draft
+from ensemble.during.token.drafting.drafts import Draft
 from ensemble.member import Distribution
 
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.concurrency import cancel, shielded, together
-from ensemble.during.token.bench import Bench, check_one_vocabulary
-from ensemble.during.token.drafts import Draft, Drafting, Pace, Stream, acceptance, elected
+from ensemble.during.token.drafting.drafts import Draft, Drafting, Pace, Stream, acceptance, elected
+from ensemble.during.token.drafting.panel import DraftPanel, check_one_vocabulary
+from ensemble.during.token.drafting.pending import Pending
+from ensemble.during.token.drafting.rulings import DraftRule, Ruling, own_chances, row_of
 from ensemble.during.token.lockstep import Decision, NoRoom, Panel, Rule, lockstep
-from ensemble.during.token.pending import Pending
-from ensemble.during.token.rulings import DraftRule, Ruling, own_chances, row_of
 from ensemble.errors import BadRequest, ConfigurationError, ContextTooLong
 from ensemble.member import (
     Capability,
@@ -109,11 +109,11 @@ async def speculative(
 
 
 class Speculation(Rule):
-    """A rule whose decisions are prepared in blocks. It has a bench of its own; the loop's panel stays unused."""
+    """A rule whose decisions are prepared in blocks. It has a panel of its own; the loop's stays unused."""
 
     def __init__(self, request: Request, members: Sequence[Member], rule: DraftRule, drafting: Drafting) -> None:
         lengths = draft_lengths(drafting, rule.seats, len(members))
-        self._bench = Bench(request, members)
+        self._bench = DraftPanel(request, members)
         self._rule = rule
         self._sampling = request.sampling
         self._seeds = {stream: stream.seed(request.sampling.seed or 0) for stream in Stream}

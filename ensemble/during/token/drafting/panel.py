@@ -33,7 +33,7 @@ def check_one_vocabulary(members: Sequence[Card]) -> None:
             raise ConfigurationError(f"{_RULE}; {differ}; gac and unite without draft take both", param="members")
 
 
-class Bench(Panel):
+class DraftPanel(Panel):
     """The members of one run, by seat; sessions are opened by the first question."""
 
     def __init__(self, request: Request, members: Sequence[Member]) -> None:
