@@ -164,7 +164,7 @@ class Kept:
 
 
 async def test_a_worker_keeps_so_many_rows_under_way_and_no_more():
-    worker, journal, member = Worker(None, Target("a", "d"), job(), 3, 1), Kept({1, 15}), Flaky(delay=0.004)
+    worker, journal, member = Worker(None, Target("a", "d", "member"), job(), 3, 1), Kept({1, 15}), Flaky(delay=0.004)
     worker._journal, worker._member = journal, member
     batches = [np.arange(10), np.arange(10, 20)]
     values = np.array(['"x"'] * 10, object)
@@ -183,7 +183,7 @@ async def test_a_worker_whose_journal_is_lost_asks_nothing_more():
         async def append(self, record: Record) -> None:
             raise ConnectionError("gone")
 
-    worker, member = Worker(None, Target("a", "d"), job(), 3, 1), Flaky(delay=0.004)
+    worker, member = Worker(None, Target("a", "d", "member"), job(), 3, 1), Flaky(delay=0.004)
     worker._journal, worker._member = Lost(set()), member
     batches = [{"row": np.arange(i, i + 10), "value": np.array(['"x"'] * 10, object)} for i in (0, 10)]
     nothing = {"problem": np.array([None] * 10, object)}
