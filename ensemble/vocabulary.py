@@ -150,6 +150,11 @@ class Union:
         """The member's ids in a class; empty where its vocabulary has none."""
         return self._members[member].get(class_, ())
 
+    def spelt(self, member: int, classes: Sequence[int]) -> list[tuple[int, ...]]:
+        """``ids`` of several classes."""
+        ids = self._members[member]
+        return [ids.get(class_, ()) for class_ in classes]
+
     def count(self, member: int, class_: int) -> int:
         """How many ids the member has in a class."""
         return len(self.ids(member, class_))

@@ -205,7 +205,7 @@ def _outcome(outcome: Outcome) -> tuple[Any, ...]:
 def _came_out(kind: str, fields: list[Any]) -> Outcome:
     if kind == "reply":
         payload, length, (calls, read, written, cost), room, seconds = fields
-        usage = Usage(_int(calls), _int(read), _int(written), Decimal(_str(cost) or 0))
+        usage = Usage(_int(calls), _int(read), _int(written), Decimal(_str(cost)) if cost else _FREE)
         return Reply(_payload_of(payload), _int(length), usage, _int(room), _float(seconds))
     if kind == "error":
         name, message, param, member = fields
@@ -266,6 +266,8 @@ def _errors() -> dict[str, type[EnsembleError]]:
 
     return {cls.__name__: cls for cls in below(EnsembleError)}
 
+
+_FREE = Decimal(0)
 
 # Bytes.
 

@@ -43,25 +43,32 @@ class Ballot:
             text=self.union.bytes_of(class_),
             spelling=spelling,
             shares={seat: weight * float(self.masses[member, column]) for member, (seat, weight) in seats},
-            logprob=_log(self.mean[column]),
+            logprob=log(self.mean[column]),
             top=self._top(alternatives or 0),
         )
 
     def _spelling(self, member: int, class_: int) -> tuple[int, ...]:
         """The member's id for a class: of several the likeliest it has told of, else the first; empty without one."""
-        ids = self.union.ids(member, class_)
-        if len(ids) < 2:
-            return ids
-        known, masses = self.told[member]
-        named = np.isin(known, ids)
-        return (int(known[named][np.argmax(masses[named])]),) if named.any() else ids[:1]
+        return likeliest_spelling(self.union.ids(member, class_), *self.told[member])
 
     def _top(self, count: int) -> tuple[tuple[bytes, float], ...]:
         if not count:
             return ()
         best = np.argsort(-self.mean, kind="stable")[:count]
-        return tuple((self.union.bytes_of(int(self.classes[c])), _log(self.mean[c])) for c in best if self.mean[c] > 0)
+        return tuple((self.union.bytes_of(int(self.classes[c])), log(self.mean[c])) for c in best if self.mean[c] > 0)
 
 
-def _log(mass: float) -> float:
+def likeliest_spelling(ids: tuple[int, ...], known: Ids, masses: Floats) -> tuple[int, ...]:
+    """Of several ids for one class the likeliest of those known, else the first; empty without one.
+
+    Args:
+        known, masses: shape [n], ids that a member has told of, and their masses.
+    """
+    if len(ids) < 2:
+        return ids
+    named = np.isin(known, ids)
+    return (int(known[named][np.argmax(masses[named])]),) if named.any() else ids[:1]
+
+
+def log(mass: float) -> float:
     return math.log(mass) if mass > 0 else -math.inf

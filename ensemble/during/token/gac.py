@@ -145,7 +145,7 @@ class Average(DraftRule):
         """By the mean of some seats."""
         await poll.ask(weights)
         if self._sampling.greedy and self._sampling.logprobs is None and (clear := poll.clear(weights)) is not None:
-            return clear.decision(0, None)
+            return clear
         if self._sampling.greedy:
             seen, column = await poll.settled(weights)
         else:

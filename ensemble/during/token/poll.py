@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
-from ensemble.during.token.ballot import Ballot
+from ensemble.during.token.ballot import Ballot, likeliest_spelling, log
 from ensemble.during.token.certificate import (
     Certain,
     Evidence,
@@ -17,10 +15,9 @@ from ensemble.during.token.certificate import (
     tally,
     unknown_ids,
     verdict,
-    weighted,
     whole,
 )
-from ensemble.during.token.lockstep import Panel
+from ensemble.during.token.lockstep import Decision, Panel
 from ensemble.vocabulary import Union, Vocabulary
 
 Unite = Callable[[Sequence[Vocabulary]], Union]
@@ -57,16 +54,21 @@ class Poll:
                 case Widen():
                     await self._list({seat: 2 * self._listed[seat] for seat in seats if self._evidence[seat].tail})
 
-    def clear(self, seats: Mapping[int, float]) -> Ballot | None:
-        """The winner alone, where the lists leave no doubt at all; weighing the others would be wasted."""
+    def clear(self, seats: Mapping[int, float]) -> Decision | None:
+        """The decision, where the lists leave no doubt at all: what a ballot would give, without counting one."""
         union, evidence, weights = self._union(seats), [self._evidence[seat] for seat in seats], list(seats.values())
         found = clear_winner(union, evidence, weights) if self._topk else None
         if found is None:
             return None
         winner, masses = found
-        mean = weighted(weights, [np.array([mass]) for mass in masses])
-        told = [(e.ids, e.masses) for e in evidence]
-        return Ballot(union, seats, np.array([winner], np.int32), np.array(masses)[:, None], mean, told)
+        shares = [weight * mass for weight, mass in zip(weights, masses, strict=True)]
+        ids = [likeliest_spelling(union.ids(i, winner), e.ids, e.masses) for i, e in enumerate(evidence)]
+        return Decision(
+            text=union.bytes_of(winner),
+            spelling={seat: own for seat, own in zip(seats, ids, strict=True) if own},
+            shares=dict(zip(seats, shares, strict=True)),
+            logprob=log(sum(shares)),
+        )
 
     async def filled(self, seats: Mapping[int, float], seen: Tally, columns: Iterable[int]) -> Tally:
         """The tally with the exact masses of the classes in these columns."""

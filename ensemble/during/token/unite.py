@@ -208,7 +208,7 @@ class UnionTopK(DraftRule):
     async def _spellings(self, panel: Panel, union: Union, classes: Ids) -> dict[int, Spelling]:
         named = classes.tolist()
         strings = [union.bytes_of(c) for c in named]
-        own = {s: [union.ids(member, c) for c in named] for member, s in enumerate(self._seats)}
+        own = {s: union.spelt(member, named) for member, s in enumerate(self._seats)}
         foreign = {s: [t for t, ids in zip(strings, own[s], strict=True) if t and not ids] for s in self._seats}
         news = {s: _beginnings.unknown(panel.member(s), panel.vocabulary(s), foreign[s]) for s in self._seats}
         if any(news.values()):
@@ -278,6 +278,8 @@ def spelling(strings: Sequence[bytes], own: Sequence[tuple[int, ...]], first: Ma
     >>> spelling([b"Pa", b"Par", b"Pas"], [(4,), (), ()], {b"Par": 4, b"Pas": 7}).duplicate.tolist()
     [False, True, False]
     """
+    if not first:
+        return Spelling(tuple(own), np.zeros(len(own), bool))
     used = {i for ids in own for i in ids}
     ids, duplicate = list(own), np.zeros(len(own), bool)
     for position, string in enumerate(strings):
@@ -296,8 +298,9 @@ def known_masses(listed: Distribution, spelt: Spelling, kept: bool) -> tuple[lis
     """
     told = dict(zip(listed.ids.tolist(), listed.probabilities.tolist(), strict=True))
     masses, unknown = [0.0] * len(spelt.ids), [0] * len(spelt.ids)
+    skipped = () if kept else np.flatnonzero(spelt.duplicate).tolist()
     for string, ids in enumerate(spelt.ids):
-        if kept or not spelt.duplicate[string]:
+        if string not in skipped:
             for i in ids:
                 if (mass := told.get(i)) is None:
                     unknown[string] += 1
