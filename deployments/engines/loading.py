@@ -15,7 +15,6 @@ from deployments.engines.sources import DType
 from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import tokeniser_of
 from deployments.engines.transformers import TransformersEngine
-from ensemble.errors import ConfigurationError
 from ensemble.member import Card
 
 
@@ -38,7 +37,7 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
     card = Card(
         settings.name,
         CAPABILITIES[settings.engine],
-        _context_length(settings, model.config.get_text_config()),
+        settings.context_of(getattr(model.config.get_text_config(), "max_position_embeddings", None)),
         tokeniser.vocabulary.fingerprint,
         settings.price,
     )
@@ -54,14 +53,3 @@ def _loaded(settings: ModelSettings) -> tuple[Any, Any]:
     # Half precision saves memory on a GPU; on a CPU it only costs accuracy and, where it is emulated, time.
     dtype: DType = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
     return load(resolve(settings.source, settings.cache), dtype, device)
-
-
-def _context_length(settings: ModelSettings, config: Any) -> int:
-    trained: int | None = getattr(config, "max_position_embeddings", None)
-    wanted = settings.context_length
-    if trained is not None and wanted is not None and wanted > trained:
-        raise ConfigurationError(f"context_length is {wanted}; {settings.name} was trained for {trained} at most")
-    length = wanted or trained
-    if length is None:
-        raise ConfigurationError(f"{settings.name} does not say its context length; set context_length")
-    return length

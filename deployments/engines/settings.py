@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from deployments.engines.engine import EngineKind
 from deployments.engines.sources import DType, Source
+from ensemble.errors import ConfigurationError
 from ensemble.member import Price
 
 
@@ -56,3 +57,17 @@ class ModelSettings:
     """Part of a GPU that this replica may use; 1 where it has whole ones."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """Folders of LoRA adapters by the name they are served under; of vLLM only."""
+
+    def context_of(self, trained: int | None) -> int:
+        """The context that is served: what is asked for, or what the model was trained for.
+
+        Raises:
+            ConfigurationError: more is asked for, or neither says.
+        """
+        wanted = self.context_length
+        if trained is not None and wanted is not None and wanted > trained:
+            raise ConfigurationError(f"context_length is {wanted}; {self.name} was trained for {trained} at most")
+        length = wanted or trained
+        if length is None:
+            raise ConfigurationError(f"{self.name} does not say its context length; set context_length")
+        return length

@@ -10,24 +10,21 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
-from copy import copy
-from typing import Protocol
 
 from deployments.engines.batch import Row
-from deployments.engines.engine import Engine
 from deployments.engines.forward import Abandoned, Forward
 from deployments.engines.gathering import Gathering
 from deployments.engines.guess import worthwhile
+from deployments.engines.sessions import Prompts, SessionEngine
 from deployments.engines.settings import Limits
 from deployments.engines.slots import Slot, SlotTable
 from deployments.engines.work import AheadWork, Answering, State, Work, WriteWork, work_for
-from ensemble.concurrency import cancel, merge
+from ensemble.concurrency import cancel
 from ensemble.continuation import Continuation
-from ensemble.errors import EnsembleError, MemberError, MemberLost, Overloaded
-from ensemble.member import Card, Distribution, Exchange, Payload, Question, Reply, SyncText
+from ensemble.errors import EnsembleError, MemberError, MemberLost
+from ensemble.member import Card, Distribution, Exchange, Payload
 from ensemble.request import Event, Request, Spent, Usage
 from ensemble.sampling import seeded
 from ensemble.vocabulary import Tokeniser, common_prefix
@@ -39,26 +36,17 @@ Planned = tuple[Work, Slot, Row]
 """What a pass computes for one work."""
 
 
-class Prompts(Protocol):
-    """Turns a request into prompt ids: the model's chat template, or the raw prompt."""
-
-    def __call__(self, request: Request) -> list[int]: ...
-
-
-class TransformersEngine(Engine):
+class TransformersEngine(SessionEngine[State]):
     """One model, its slots, and the loop that batches."""
 
     def __init__(
         self, card: Card, tokeniser: Tokeniser, prompts: Prompts, forward: Forward, limits: Limits | None = None
     ) -> None:
         """Must be made on a running event loop, which it then works on."""
-        self.card = card
-        self.vocabulary = tokeniser.vocabulary
-        self._tokeniser, self._prompts, self._forward = tokeniser, prompts, forward
-        self._limits = limits or Limits()
+        super().__init__(card, tokeniser, prompts, limits)
+        self._forward = forward
         self._run_ahead = forward.on_gpu if self._limits.run_ahead is None else self._limits.run_ahead
         self._table = SlotTable(forward.cache)
-        self._sessions: dict[str, State] = {}
         self._queue: list[Work] = []
         self._wake = asyncio.Event()
         self._gathering = Gathering()
@@ -72,55 +60,36 @@ class TransformersEngine(Engine):
         self._step_seconds = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{card.name}")
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._reap())]
-        self._tasks[0].add_done_callback(self._ended)
+        self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(self._ended)
 
     # sessions
 
-    async def open(self, session: str, request: Request) -> None:
-        if session in self._sessions:
-            return
-        if len(self._sessions) >= self._limits.sessions:
-            raise Overloaded(f"{self.card.name} has {len(self._sessions)} open sessions", member=self.card.name)
-        state = State(session, self._continuation(request))
-        self._sessions[session] = state
+    def _opened(self, key: str, continuation: Continuation) -> State:
+        return State(key, continuation)
 
-    async def exchange(self, session: str, exchange: Exchange) -> Reply:
-        state = self._state(session)
-        async with state.turn:
-            state.touched = time.monotonic()
-            if state.answered is not None and state.answered[0] == exchange.version:
-                return state.answered[1]
-            if self._sessions.get(session) is not state:
-                raise MemberLost("the session was closed", member=self.card.name)
-            reply = await self._carried_out(state, exchange)
-            state.answered = (exchange.version, reply)
-            state.touched = time.monotonic()
-            return reply
+    def _forked(self, parent: State, key: str) -> State:
+        state = State(key, parent.continuation.fork())
+        if parent.row is not None:
+            state.remember(state.continuation.ids, parent.row)
+        return state
 
-    async def _carried_out(self, state: State, exchange: Exchange) -> Reply:
-        began = time.perf_counter()
-        before = copy(state.continuation)
-        state.guess.judge(exchange.edit)
-        try:
-            state.continuation.apply(exchange.edit)
-            payload = await self._answered(state, exchange.question)
-        except BaseException:
-            # What was not answered was not done: the same message may come again.
-            state.continuation = before
-            raise
-        continuation = state.continuation
-        usage = self.card.price.of(continuation.usage(exchange.question, payload))
-        return Reply(payload, len(continuation.ids), usage, continuation.room, time.perf_counter() - began)
+    def _closed(self, key: str, session: State) -> None:
+        self._gathering.asked(key)
+        for work in [work for work in self._queue if work.state is session]:
+            work.fail(MemberLost("the session was closed", member=self.card.name))
+            self._withdraw(work)
+        self._table.release(key)
 
-    async def _answered(self, state: State, question: Question | None) -> Payload:
-        if question is None:
+    async def _answered(self, session: State, exchange: Exchange) -> Payload:
+        session.guess.judge(exchange.edit)
+        if exchange.question is None:
             return None
-        work = work_for(state, question, self.vocabulary)
+        work = work_for(session, exchange.question, self.vocabulary)
         await self._completed(work)
         if isinstance(work.payload, Distribution):
-            state.guess.token = int(work.payload.ids[0])
-            self._lately.append(state)
+            session.guess.token = int(work.payload.ids[0])
+            self._lately.append(session)
             self._wake.set()
         return work.payload
 
@@ -133,54 +102,11 @@ class TransformersEngine(Engine):
             finally:
                 self._withdraw(work)
 
-    async def fork(self, session: str, fork: str) -> None:
-        parent = self._state(session)
-        if fork not in self._sessions:
-            state = self._sessions[fork] = State(fork, parent.continuation.fork())
-            if parent.row is not None:
-                state.remember(state.continuation.ids, parent.row)
-
-    async def close(self, session: str) -> None:
-        state = self._sessions.pop(session, None)
-        if state is not None:
-            self._gathering.asked(session)
-            self._abandon(state, MemberLost("the session was closed", member=self.card.name))
-
-    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
-        return [self._tokeniser.encode(text) for text in texts]
-
-    def _state(self, session: str) -> State:
-        if session not in self._sessions:
-            raise MemberLost(f"{self.card.name} has no session {session}", member=self.card.name)
-        return self._sessions[session]
-
-    def _continuation(self, request: Request) -> Continuation:
-        continuation = Continuation(self._prompts(request), self._tokeniser, self.card.context_length)
-        if request.partial:
-            continuation.apply(SyncText(request.partial.encode()))
-        return continuation
-
-    def _abandon(self, state: State, error: EnsembleError) -> None:
-        for work in [work for work in self._queue if work.state is state]:
-            work.fail(error)
-            self._withdraw(work)
-        self._table.release(state.key)
-
     # generations
-
-    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        prompt = self._continuation(request)
-        yield Spent(self.card.name, Usage(calls=1))
-        prefilled = asyncio.Event()
-        choices = [self._choice(request, prompt, choice, prefilled) for choice in range(request.n)]
-        async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:  # type: ignore[type-var]
-            async for event in events:
-                yield event
 
     async def _choice(
         self, request: Request, prompt: Continuation, choice: int, prefilled: asyncio.Event
     ) -> AsyncIterator[Event]:
-        """One choice; those after the first wait until the prompt is in the cache, and share it."""
         if choice:
             await prefilled.wait()
         state = State(uuid.uuid4().hex, prompt.fork())
@@ -228,10 +154,10 @@ class TransformersEngine(Engine):
     @property
     def alive(self) -> bool:
         """Whether the loop still runs; a replica whose engine is dead is unhealthy."""
-        return not self._tasks[0].done()
+        return not self._running.done()
 
     async def shut(self) -> None:
-        await cancel(self._tasks)
+        await cancel([self._running, self._reaping])
         self._thread.shutdown(wait=True)
 
     def _ended(self, run: asyncio.Task[None]) -> None:
@@ -360,17 +286,6 @@ class TransformersEngine(Engine):
             failure = MemberError(f"{self.card.name} failed: {type(error).__name__}", member=self.card.name)
         work.finished = True
         self._loop.call_soon_threadsafe(work.fail, failure)
-
-    async def _reap(self) -> None:
-        """Close sessions whose driver is gone."""
-        while True:
-            await asyncio.sleep(self._limits.idle_seconds / 4)
-            oldest = time.monotonic() - self._limits.idle_seconds
-            working = {id(work.state) for work in self._queue}
-            for state in list(self._sessions.values()):
-                if state.touched < oldest and id(state) not in working:
-                    log.warning("%s: session %s was idle too long and is closed", self.card.name, state.key)
-                    await self.close(state.key)
 
 
 def row_for(work: Work, stem: list[int], slot: Slot, left: int) -> Row | None:

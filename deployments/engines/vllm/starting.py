@@ -44,7 +44,7 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
     options.check(settings.engine_options)
     folder = await asyncio.to_thread(resolve, settings.source, settings.cache)
     config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-    length = context_length(settings, config)
+    length = settings.context_of(getattr(config, "max_position_embeddings", None))
     tokenizer, tokeniser = await asyncio.to_thread(_tokenisers, folder, config, settings.chat_template)
     core = await asyncio.to_thread(_core, settings, folder, length)
     if core.size != tokeniser.vocabulary.size:
@@ -60,22 +60,6 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
         name: VllmEngine(replace(card, name=name), tokeniser, prompts, core, settings.limits, adapter)
         for name, adapter in served.items()
     }
-
-
-def context_length(settings: ModelSettings, config: Any) -> int:
-    """The context that is served: what the settings ask for, or what the model was trained for.
-
-    Raises:
-        ConfigurationError: more is asked for, or neither says.
-    """
-    trained: int | None = getattr(config, "max_position_embeddings", None)
-    wanted = settings.context_length
-    if trained is not None and wanted is not None and wanted > trained:
-        raise ConfigurationError(f"context_length is {wanted}; {settings.name} was trained for {trained} at most")
-    length = wanted or trained
-    if length is None:
-        raise ConfigurationError(f"{settings.name} does not say its context length; set context_length")
-    return length
 
 
 def _tokenisers(folder: Path, config: Any, template: str | None) -> tuple[Any, HuggingFaceTokeniser]:

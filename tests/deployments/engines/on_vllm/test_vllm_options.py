@@ -14,7 +14,7 @@ from cluster.config import load
 from deployments.engines.settings import ModelSettings
 from deployments.engines.sources import ZooSource
 from deployments.engines.vllm import options
-from deployments.engines.vllm.starting import arguments, context_length, environment
+from deployments.engines.vllm.starting import arguments, environment
 from ensemble.errors import ConfigurationError
 
 
@@ -103,18 +103,6 @@ def test_adapters_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1000}))
     with pytest.raises(ConfigurationError, match="has rank 1000; vLLM serves 512 at most"):
         arguments(settings(adapters={"a": tmp_path}), Path("m"), 9, cpu=True)
-
-
-def test_the_context_is_what_was_asked_for_within_what_was_trained() -> None:
-    class Config:
-        max_position_embeddings = 100
-
-    assert context_length(settings(), Config()) == 100
-    assert context_length(settings(context_length=60), Config()) == 60
-    with pytest.raises(ConfigurationError, match="was trained for 100 at most"):
-        context_length(settings(context_length=101), Config())
-    with pytest.raises(ConfigurationError, match="set context_length"):
-        context_length(settings(), object())
 
 
 def test_the_configuration_file_reaches_the_engine(tmp_path: Path) -> None:

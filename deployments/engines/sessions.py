@@ -1,0 +1,161 @@
+"""What engines have in common: sessions by name, messages that are carried out once, leases, generations by choice.
+
+How a question is answered and how a choice is written is the engine's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from copy import copy
+from typing import Generic, Protocol, TypeVar
+
+from deployments.engines.engine import Engine
+from deployments.engines.settings import Limits
+from ensemble.concurrency import merge
+from ensemble.continuation import Continuation
+from ensemble.errors import EnsembleError, MemberLost, Overloaded
+from ensemble.member import Card, Exchange, Payload, Reply, SyncText
+from ensemble.request import Event, Request, Spent, Usage
+from ensemble.vocabulary import Tokeniser
+
+log = logging.getLogger(__name__)
+
+
+class Prompts(Protocol):
+    """Turns a request into prompt ids: the model's chat template, or the raw prompt."""
+
+    def __call__(self, request: Request) -> list[int]: ...
+
+
+class Opened(Protocol):
+    """What an engine keeps of a session, at least."""
+
+    continuation: Continuation
+    answered: tuple[int, Reply] | None
+    """Last version and its reply."""
+    touched: float
+    """When it was last spoken to, by the monotonic clock."""
+    turn: asyncio.Lock
+    """Messages to one session are carried out one after another."""
+
+
+S = TypeVar("S", bound=Opened)
+
+
+class SessionEngine(Engine, Generic[S]):
+    """Base of engines that answer sessions from their ids."""
+
+    def __init__(self, card: Card, tokeniser: Tokeniser, prompts: Prompts, limits: Limits | None) -> None:
+        """Must be made on a running event loop, which it then works on."""
+        self.card = card
+        self.vocabulary = tokeniser.vocabulary
+        self._tokeniser, self._prompts = tokeniser, prompts
+        self._limits = limits or Limits()
+        self._sessions: dict[str, S] = {}
+        self._reaping = asyncio.create_task(self._reap())
+
+    @abstractmethod
+    def _opened(self, key: str, continuation: Continuation) -> S:
+        """What is kept of a new session."""
+
+    @abstractmethod
+    def _forked(self, parent: S, key: str) -> S:
+        """What is kept of a new session that goes on from the ids of another."""
+
+    @abstractmethod
+    def _closed(self, key: str, session: S) -> None:
+        """Free what a session held that nobody can ask any more."""
+
+    @abstractmethod
+    async def _answered(self, session: S, exchange: Exchange) -> Payload:
+        """The answer to a question; the edit has been applied to the continuation."""
+
+    @abstractmethod
+    def _choice(
+        self, request: Request, prompt: Continuation, choice: int, prefilled: asyncio.Event
+    ) -> AsyncIterator[Event]:
+        """Write one choice; those after the first wait until the prompt is in the cache, and share it."""
+
+    async def open(self, session: str, request: Request) -> None:
+        if session in self._sessions:
+            return
+        if len(self._sessions) >= self._limits.sessions:
+            raise Overloaded(f"{self.card.name} has {len(self._sessions)} open sessions", member=self.card.name)
+        self._sessions[session] = self._opened(session, self._continuation(request))
+
+    async def exchange(self, session: str, exchange: Exchange) -> Reply:
+        opened = self._session(session)
+        async with opened.turn:
+            opened.touched = time.monotonic()
+            if opened.answered is not None and opened.answered[0] == exchange.version:
+                return opened.answered[1]
+            if self._sessions.get(session) is not opened:
+                raise MemberLost("the session was closed", member=self.card.name)
+            reply = await self._carried_out(opened, exchange)
+            opened.answered = (exchange.version, reply)
+            opened.touched = time.monotonic()
+            return reply
+
+    async def _carried_out(self, opened: S, exchange: Exchange) -> Reply:
+        began = time.perf_counter()
+        before = copy(opened.continuation)
+        try:
+            opened.continuation.apply(exchange.edit)
+            payload = await self._answered(opened, exchange)
+        except BaseException as error:
+            # What was not answered was not done: the same message may come again.
+            opened.continuation = before
+            if isinstance(error, EnsembleError) and error.member is None:
+                error.member = self.card.name
+            raise
+        continuation = opened.continuation
+        usage = self.card.price.of(continuation.usage(exchange.question, payload))
+        return Reply(payload, len(continuation.ids), usage, continuation.room, time.perf_counter() - began)
+
+    async def fork(self, session: str, fork: str) -> None:
+        parent = self._session(session)
+        if fork not in self._sessions:
+            self._sessions[fork] = self._forked(parent, fork)
+
+    async def close(self, session: str) -> None:
+        opened = self._sessions.pop(session, None)
+        if opened is not None:
+            self._closed(session, opened)
+
+    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
+        return [self._tokeniser.encode(text) for text in texts]
+
+    async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        prompt = self._continuation(request)
+        yield Spent(self.card.name, Usage(calls=1))
+        prefilled = asyncio.Event()
+        choices = [self._choice(request, prompt, choice, prefilled) for choice in range(request.n)]
+        async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+
+    def _session(self, session: str) -> S:
+        if session not in self._sessions:
+            raise MemberLost(f"{self.card.name} has no session {session}", member=self.card.name)
+        return self._sessions[session]
+
+    def _continuation(self, request: Request) -> Continuation:
+        continuation = Continuation(self._prompts(request), self._tokeniser, self.card.context_length)
+        if request.partial:
+            continuation.apply(SyncText(request.partial.encode()))
+        return continuation
+
+    async def _reap(self) -> None:
+        """Close sessions whose driver is gone."""
+        while True:
+            await asyncio.sleep(self._limits.idle_seconds / 4)
+            oldest = time.monotonic() - self._limits.idle_seconds
+            for key, opened in list(self._sessions.items()):
+                if opened.touched < oldest and not opened.turn.locked():
+                    log.warning("%s: session %s was idle too long and is closed", self.card.name, key)
+                    await self.close(key)
