@@ -18,6 +18,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import Description, new_session
+from deployments.wire.connection import GONE
 from deployments.wire.line import Line
 from deployments.wire.server import Address
 from ensemble.concurrency import shielded
@@ -65,8 +66,10 @@ class RemoteMember(Member):
                 line = await self._line(await call(replica.open, key, request))
         except BaseException:
             # The replica may have opened it all the same; nobody else knows its key.
-            with suppress(EnsembleError), translated(self.name):
-                await shielded(call(replica.close, key))
+            with suppress(EnsembleError, TimeoutError), translated(self.name):
+                # Serve would keep the call until a lost replica's successor runs.
+                async with asyncio.timeout(GONE):
+                    await shielded(call(replica.close, key))
             raise
         return _RemoteSession(self, self._vocabulary, key, line)
 
@@ -84,9 +87,15 @@ class RemoteMember(Member):
     async def _line(self, address: Address) -> Line:
         """The one line to a replica, connected."""
         line = self._lines.get(address)
-        if line is None or (line.done() and (line.exception() is not None or not line.result().connected)):
-            line = self._lines[address] = asyncio.create_task(Line.to(self.name, address))
+        if line is None or _lost(line):
+            line = asyncio.create_task(Line.to(self.name, address))
+            self._lines = {at: known for at, known in self._lines.items() if not _lost(known)} | {address: line}
         return await shielded(line)
+
+
+def _lost(line: asyncio.Task[Line]) -> bool:
+    """Whether it was never connected, or is not any more."""
+    return line.done() and (line.cancelled() or line.exception() is not None or not line.result().connected)
 
 
 class _RemoteSession(Session):
