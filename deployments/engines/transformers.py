@@ -50,7 +50,7 @@ class TransformersEngine(SessionEngine[State]):
         self._queue: list[Work] = []
         self._wake = asyncio.Event()
         self._gathering = Gathering()
-        self._lately: list[State] = []
+        self._lately: dict[str, State] = {}
         """Answered since a pass was last put together."""
         self._ahead: list[AheadWork] = []
         self._steps_ahead = 0
@@ -87,9 +87,9 @@ class TransformersEngine(SessionEngine[State]):
             return None
         work = work_for(session, exchange.question, self.vocabulary)
         await self._completed(work)
-        if isinstance(work.payload, Distribution):
+        if self._run_ahead and isinstance(work.payload, Distribution):
             session.guess.token = int(work.payload.ids[0])
-            self._lately.append(session)
+            self._lately[session.key] = session
             self._wake.set()
         return work.payload
 
@@ -193,6 +193,7 @@ class TransformersEngine(SessionEngine[State]):
     async def _pass(self, batch: Sequence[Planned]) -> None:
         """Compute a batch and hand on what it has brought."""
         self._ahead = [work for work, _, _ in batch if isinstance(work, AheadWork)]
+        self._lately = {}
         self._forward.resume()
         began = time.perf_counter()
         await self._loop.run_in_executor(self._thread, self._step, batch)
@@ -215,8 +216,8 @@ class TransformersEngine(SessionEngine[State]):
 
     def _guessed(self) -> list[Planned]:
         """A pass on what drivers will decide; none where somebody waits, or where it would too likely be in vain."""
-        lately, self._lately = self._lately, []
-        if self._queue or not self._run_ahead:
+        lately, self._lately = self._lately.values(), {}
+        if self._queue:
             return []
         states = [state for state in lately if self._sessions.get(state.key) is state and self._goes_on(state)]
         if not worthwhile([state.guess for state in states]):

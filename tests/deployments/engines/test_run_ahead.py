@@ -95,6 +95,14 @@ async def test_sessions_side_by_side_edits_and_newcomers() -> None:
     await engine.shut()
 
 
+async def test_nothing_is_kept_of_sessions_that_are_gone() -> None:
+    engine = engine_of("llama", run_ahead=True)
+    await together(driven(engine, (0, 1) * 4, pause=0.002) for _ in range(6))
+    await asyncio.sleep(PAUSE)
+    assert not engine._lately and engine.stats()["open_sessions"] == 0
+    await engine.shut()
+
+
 async def test_a_cpu_is_left_to_others_unless_it_is_told_otherwise() -> None:
     engine = engine_of("llama")
     await driven(engine, (0,) * 4)
