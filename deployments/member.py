@@ -71,7 +71,7 @@ class RemoteMember(Member):
                 async with asyncio.timeout(GONE):
                     await shielded(call(replica.close, key))
             raise
-        return _RemoteSession(self, self._vocabulary, key, line)
+        return _RemoteSession(self.name, self._vocabulary, key, line)
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
         with translated(self.name):
@@ -99,16 +99,16 @@ def _lost(line: asyncio.Task[Line]) -> bool:
 
 
 class _RemoteSession(Session):
-    def __init__(self, member: RemoteMember, vocabulary: Vocabulary, key: str, line: Line) -> None:
-        self.member, self.vocabulary = member.name, vocabulary
-        self._member, self._key, self._line = member, key, line
+    def __init__(self, member: str, vocabulary: Vocabulary, key: str, line: Line) -> None:
+        self.member, self.vocabulary = member, vocabulary
+        self._key, self._line = key, line
 
     def _send(self, exchange: Exchange) -> asyncio.Future[Reply]:
         return self._line.exchange(self._key, exchange)
 
     async def fork(self) -> Session:
         # A fork lives where its parent lives, so it uses the parent's line.
-        fork = _RemoteSession(self._member, self.vocabulary, new_session(self.member), self._line)
+        fork = _RemoteSession(self.member, self.vocabulary, new_session(self.member), self._line)
         await self._line.fork(self._key, fork._key)
         return fork
 

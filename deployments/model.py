@@ -34,8 +34,9 @@ class ModelReplica:
         if settings.pipeline_parallel > 1:
             require_whole_groups(settings.tensor_parallel)
         self._engines: Mapping[str, Engine] = await start(settings)
+        self._sessions = _Sessions(self._engines)
         # Only the node's address in the cluster is listened on, not those that the outside may reach.
-        self._server = await Server.listen(ray.util.get_node_ip_address(), _Sessions(self._engines))
+        self._server = await Server.listen(ray.util.get_node_ip_address(), self._sessions)
 
     async def describe(self, name: str) -> Description:
         engine = self._engines[name]
@@ -49,12 +50,12 @@ class ModelReplica:
 
     async def open(self, session: str, request: Request) -> Address:
         """Begin a session; returns where everything else about it is said."""
-        await self._engines[served_name(session)].open(session, request)
+        await self._sessions.engine(session).open(session, request)
         return self._server.address
 
     async def close(self, session: str) -> None:
         """End a session of which the driver does not know whether it was opened."""
-        await self._engines[served_name(session)].close(session)
+        await self._sessions.close(session)
 
     async def tokenise(self, name: str, texts: Sequence[bytes]) -> list[list[int]]:
         return await self._engines[name].tokenise(texts)
@@ -79,15 +80,16 @@ class _Sessions:
         self._engines = engines
 
     def exchange(self, session: str, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
-        return self._engine(session).exchange(session, exchange)
+        return self.engine(session).exchange(session, exchange)
 
     def fork(self, session: str, fork: str) -> Coroutine[Any, Any, None]:
-        return self._engine(session).fork(session, fork)
+        return self.engine(session).fork(session, fork)
 
     def close(self, session: str) -> Coroutine[Any, Any, None]:
-        return self._engine(session).close(session)
+        return self.engine(session).close(session)
 
-    def _engine(self, session: str) -> Engine:
+    def engine(self, session: str) -> Engine:
+        """The engine that has or will have this session."""
         name = served_name(session)
         if name not in self._engines:
             raise MemberLost(f"no session {session} is here", member=name)

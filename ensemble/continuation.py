@@ -1,4 +1,7 @@
-"""The ids of one session, and what edits do to them. Shared by every engine; knows no model and no cache."""
+"""The ids of one session, what edits do to them, and which edit leads from some ids to others.
+
+Shared by engines and by drivers that keep sessions by ids; knows no model and no cache.
+"""
 
 from __future__ import annotations
 
@@ -116,3 +119,18 @@ class Continuation:
         ids = self._tokeniser.encode(text)
         kept = common_prefix(self.ids, ids)
         return [*self.ids[:kept], *ids[kept:]]
+
+
+def difference(held: Sequence[int], wanted: Sequence[int]) -> Edit | None:
+    """The edit that makes one end of a continuation the other.
+
+    >>> difference([1, 2, 3], [1, 4]), difference([1], [1, 2]), difference([1, 2], [1]), difference([1], [1])
+    (Replace(count=2, ids=(4,)), Append(ids=(2,)), Rewind(count=1), None)
+    """
+    kept = common_prefix(held, wanted)
+    dropped, added = len(held) - kept, tuple(wanted[kept:])
+    if dropped and added:
+        return Replace(dropped, added)
+    if dropped:
+        return Rewind(dropped)
+    return Append(added) if added else None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from ensemble.continuation import difference
 from ensemble.during.token.lockstep import NoRoom
 from ensemble.errors import ContextTooLong
-from ensemble.member import Append, Edit, Member, Question, Replace, Reply, Rewind, Session, SyncText
+from ensemble.member import Edit, Member, Question, Reply, Session, SyncText
 from ensemble.request import Request
-from ensemble.vocabulary import Vocabulary, common_prefix
+from ensemble.vocabulary import Vocabulary
 
 
 class Seat:
@@ -78,13 +79,7 @@ class Seat:
     def _edit(self, ids: Sequence[int]) -> Edit | None:
         if self._text is not None:
             return SyncText(self._text)
-        kept = common_prefix(self._held, ids)
-        dropped, added = len(self._held) - kept, tuple(ids[kept:])
-        if dropped and added:
-            return Replace(dropped, added)
-        if dropped:
-            return Rewind(dropped)
-        return Append(added) if added else None
+        return difference(self._held, ids)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -127,7 +127,7 @@ class UnionTopK(DraftRule):
         listed, classes = await self._nominations(panel)
         union = panel.union(self._seats)
         spellings = await self._spellings(panel, union, classes)
-        masses, column = self.clear(listed, spellings), None
+        masses = self.clear(listed, spellings)
         if masses is not None:
             mean = weighted(list(self._weights.values()), masses)
             column = int(mean.argmax())

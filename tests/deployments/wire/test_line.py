@@ -28,17 +28,6 @@ async def desk() -> Desk:
 
 
 @pytest.fixture
-async def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-async def server(recorder: Recorder) -> AsyncIterator[Server]:
-    async with listening(recorder) as server:
-        yield server
-
-
-@pytest.fixture
 async def line(server: Server) -> AsyncIterator[CountedLine]:
     async with connected(server.address) as line:
         yield line

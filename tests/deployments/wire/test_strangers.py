@@ -23,17 +23,6 @@ def framed(message: bytes) -> bytes:
 
 
 @pytest.fixture
-async def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-async def server(recorder: Recorder) -> AsyncIterator[Server]:
-    async with listening(recorder) as server:
-        yield server
-
-
-@pytest.fixture
 async def line(server: Server) -> AsyncIterator[CountedLine]:
     """A driver that is at work, before and after."""
     async with connected(server.address) as line:

@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from ensemble.concurrency import together
+from ensemble.continuation import difference
 from ensemble.during.token.lockstep import Decision, Panel
 from ensemble.errors import BadRequest, ConfigurationError
-from ensemble.member import Append, Card, Edit, Member, Payload, Question, Replace, Reply, Rewind, Session
+from ensemble.member import Card, Member, Payload, Question, Reply, Session
 from ensemble.request import Request
-from ensemble.vocabulary import Vocabulary, common_prefix
+from ensemble.vocabulary import Vocabulary
 
 _RULE = "drafting needs members of one vocabulary"
 
@@ -116,18 +117,3 @@ class _Place:
         self._ahead, self._length = list(ahead), self._length + told
         self.room = reply.room + self._length + len(self._ahead)
         return reply
-
-
-def difference(held: Sequence[int], wanted: Sequence[int]) -> Edit | None:
-    """The edit that makes one end of a continuation the other.
-
-    >>> difference([1, 2, 3], [1, 4]), difference([1], [1, 2]), difference([1, 2], [1]), difference([1], [1])
-    (Replace(count=2, ids=(4,)), Append(ids=(2,)), Rewind(count=1), None)
-    """
-    kept = common_prefix(held, wanted)
-    dropped, added = len(held) - kept, tuple(wanted[kept:])
-    if dropped and added:
-        return Replace(dropped, added)
-    if dropped:
-        return Rewind(dropped)
-    return Append(added) if added else None

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensemble.continuation import difference
 from ensemble.during.token.drafting.drafts import (
     Drafting,
     Pace,
@@ -19,7 +20,6 @@ from ensemble.during.token.drafting.drafts import (
     expected,
     residual,
 )
-from ensemble.during.token.drafting.panel import difference
 from ensemble.during.token.drafting.speculation import draft_lengths
 from ensemble.during.token.targets import contrast
 from ensemble.member import Append, Floats, Replace, Rewind
