@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray import serve
@@ -105,8 +106,24 @@ def attach(configuration: Configuration, address: str | None) -> None:
     # Replicas that reserve a tenth of a core start all at once; Ray would warn of each beyond the number of cores.
     at_once = sum(deployment.replicas for deployment in planned.deployments) + 4
     system = {"worker_maximum_startup_concurrency": max(cpus, at_once)}
-    # Without an address Ray would look for a cluster that somebody else has started here.
-    ray.init("local", num_cpus=cpus, include_dashboard=False, _system_config=system, **quiet)
+    _own_cluster(num_cpus=cpus, include_dashboard=False, _system_config=system, **quiet)
+
+
+def _own_cluster(**options: Any) -> None:
+    """Start Ray on this machine; a head that does not come up is started once more.
+
+    Its first process is forked while threads of an earlier Ray may be at work in this one, and then now and then hangs
+    (2.60): Ray gives up on it after half a minute, and a second try is nearly always good.
+    """
+    for attempt in (1, 2):
+        try:
+            # Without an address Ray would look for a cluster that somebody else has started here.
+            ray.init("local", **options)
+            return
+        except RuntimeError:
+            ray.shutdown()
+            if attempt == 2:
+                raise
 
 
 def stop(configuration: Configuration, *, cluster: bool) -> None:

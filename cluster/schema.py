@@ -17,8 +17,9 @@ from deployments.engines.sources import Source
 from deployments.engines.vllm.options import check
 from ensemble.ensemble import Caps
 from ensemble.errors import ConfigurationError
+from ensemble.failures.policy import OnLoss, Policy
 from ensemble.member import Price
-from ensemble.request import Budget
+from ensemble.request import Budget, Exhausted
 
 LABEL = r"^!?(in\([\w.-]+(, ?[\w.-]+)*\)|[\w.-]+)$"
 """Values of a label, as Ray takes them."""
@@ -124,6 +125,9 @@ class ModelConfig(Part):
     """Tokens of prompt and answer together. Omitted: what the model was trained for."""
     sessions: int = Field(default=16, ge=1)
     """Answers that one replica decodes at once: cache slots, or vLLM's ``max_num_seqs``. Omitted: 16."""
+    queue: int = Field(default=256, ge=0)
+    """Requests that wait for their turn at one replica; further ones are refused at once, with status 429 and the time
+    after which to come again. Omitted: 256."""
     threads: int = Field(default=1, ge=1)
     """Threads of one forward pass on the CPU. Omitted: 1."""
     prefill_chunk: int = Field(default=256, ge=1)
@@ -264,10 +268,13 @@ class BudgetConfig(Part):
     """Money, in the unit of the models' prices. Omitted: no limit."""
     seconds: float | None = Field(default=None, gt=0)
     """Wall time of one request. Omitted: no limit."""
+    exhausted: Exhausted = "error"
+    """What becomes of a request that has used its budget up, unless it says so itself: ``error``, a typed error;
+    ``partial``, what was written until then is the answer, marked as such. Omitted: ``error``."""
 
     @property
     def value(self) -> Budget:
-        return Budget(calls=self.calls, tokens=self.tokens, cost=self.cost, seconds=self.seconds)
+        return Budget(**self.model_dump())
 
 
 class CapsConfig(Part):
@@ -277,12 +284,75 @@ class CapsConfig(Part):
     """Choices. Omitted: 8."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Tokens of one choice. Omitted: the members' context."""
+    fan_out: int = Field(default=Caps().fan_out, ge=1)
+    """Answers and sessions that one request may begin at models, over all choices and all ensembles within this one.
+    Omitted: 512."""
+    depth: int = Field(default=Caps().depth, ge=1)
+    """Ensembles within one another, this one counted. Omitted: 4."""
+    members: int = Field(default=Caps().members, ge=1)
+    """Members of the ensemble. Omitted: 16."""
     options: dict[str, float] = Field(default_factory=dict)
     """Largest value by option of the method. Omitted: the method's own caps."""
 
     @property
     def value(self) -> Caps:
-        return Caps(self.n, self.max_tokens, dict(self.options))
+        return Caps(**self.model_dump())
+
+
+class BreakerConfig(Part):
+    """When a member is left alone for a while."""
+
+    failures: int = Field(default=Policy().breaker_failures, ge=1)
+    """Failures in a row after which it is not asked. What a client did wrong is no failure. Omitted: 5."""
+    seconds: float = Field(default=Policy().breaker_seconds, gt=0)
+    """Seconds that it is not asked; then one request tries it. Omitted: 5."""
+
+
+class PolicyConfig(Part):
+    """What happens when a member fails; the word of ``on_loss`` alone is enough."""
+
+    on_loss: OnLoss = "fail"
+    """``fail``: the request ends with a typed error. ``recover``: the member's work is taken up by another replica.
+    ``degrade``: the answer goes on without the member, and says so. Omitted: ``fail``."""
+    quorum: int | None = Field(default=None, ge=1)
+    """Members that are enough; below, the request fails. Omitted: with ``degrade`` more than half, with ``recover``
+    all. Refused with ``fail``."""
+    patience: float | None = Field(default=None, gt=0)
+    """Seconds that ``recover`` looks for another replica. Omitted: 30. Refused without ``recover``."""
+    step_seconds: float | None = Field(default=None, gt=0)
+    """Seconds that a member has for one message, in which it may have to read the prompt; then it counts as lost.
+    Omitted: no limit."""
+    hedge_seconds: float | None = Field(default=None, gt=0)
+    """Seconds after which a message is also sent to another replica of the member; the first reply counts. Omitted:
+    never."""
+    breaker: BreakerConfig = BreakerConfig()
+    """When a member is left alone. Omitted: for 5 seconds after 5 failures in a row."""
+
+    @model_validator(mode="after")
+    def _applicable(self) -> Self:
+        if self.on_loss == "fail" and self.quorum is not None:
+            raise ValueError("quorum is nothing for on_loss: fail; allowed: leave it out, or degrade or recover")
+        if self.on_loss != "recover" and self.patience is not None:
+            raise ValueError(f"patience is nothing for on_loss: {self.on_loss}; allowed: leave it out, or recover")
+        if None not in (self.step_seconds, self.hedge_seconds) and self.hedge_seconds >= self.step_seconds:  # type: ignore[operator]
+            raise ValueError("hedge_seconds must be below step_seconds: what is given up is not asked elsewhere")
+        return self
+
+    @property
+    def value(self) -> Policy:
+        return Policy(
+            on_loss=self.on_loss,
+            quorum=self.quorum,
+            patience=self.patience or Policy().patience,
+            step_seconds=self.step_seconds,
+            hedge_seconds=self.hedge_seconds,
+            breaker_failures=self.breaker.failures,
+            breaker_seconds=self.breaker.seconds,
+        )
+
+
+def _policy(value: object) -> object:
+    return {"on_loss": value} if isinstance(value, str) else value
 
 
 class EnsembleConfig(Part):
@@ -296,12 +366,15 @@ class EnsembleConfig(Part):
     """Options of the method. Omitted: its defaults."""
     judge: Name | None = None
     """Name of the judge. Omitted: none; refused where the method needs one."""
-    policy: Literal["fail"] = "fail"
+    policy: Annotated[PolicyConfig, BeforeValidator(_policy)] = PolicyConfig()
     """What happens when a member fails. Omitted: ``fail``, the request ends with a typed error."""
     budget: BudgetConfig = BudgetConfig()
     """Limits of each request. Omitted: none."""
     caps: CapsConfig = CapsConfig()
     """What a request may ask for. Omitted: 8 choices and the method's own caps."""
+    queue: int = Field(default=64, ge=0)
+    """Requests that wait for their turn at one driver; further ones are refused at once, with status 429 and the time
+    after which to come again. Omitted: 64."""
     replicas: int = Field(default=1, ge=1)
     """Copies of the driver. Omitted: 1."""
     resources: DriverResources = DriverResources()

@@ -26,6 +26,12 @@ class Caps:
     """Choices."""
     max_tokens: int | None = None
     """Tokens of one choice; ``None``: the members' context."""
+    fan_out: int = 512
+    """Answers and sessions that one request may begin at models, over all choices and all ensembles within this one."""
+    depth: int = 4
+    """Ensembles within one another, this one counted."""
+    members: int = 16
+    """Members of the ensemble."""
     options: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Largest value by option name; overrides the method's own caps."""
 

@@ -9,8 +9,11 @@
     │   └── BodyTooLarge               413  body_too_large
     ├── BudgetExceeded                 429  budget_exceeded
     ├── Overloaded                     503  overloaded            (retryable)
+    │   ├── QueueFull                  429  queue_full            (retryable)
+    │   └── Draining                   503  draining              (retryable)
     ├── MemberError                    502  member_failed
     │   ├── MemberLost                 503  member_lost           (retryable)
+    │   │   └── OtherVersion           503  other_version         (retryable) the replica runs another configuration
     │   ├── MemberTimeout              504  member_timeout        (retryable)
     │   ├── BadAnswer                  502  member_bad_answer
     │   └── vocabulary.Unspellable     502  unspellable           text that a member's vocabulary cannot write
@@ -98,6 +101,15 @@ class Overloaded(EnsembleError):
     retryable = True
 
 
+class QueueFull(Overloaded):
+    status = 429
+    code = "queue_full"
+
+
+class Draining(Overloaded):
+    code = "draining"
+
+
 class MemberError(EnsembleError):
     status = 502
     type = "member_error"
@@ -110,6 +122,10 @@ class MemberLost(MemberError):
     retryable = True
 
 
+class OtherVersion(MemberLost):
+    code = "other_version"
+
+
 class MemberTimeout(MemberError):
     status = 504
     code = "member_timeout"
@@ -117,7 +133,19 @@ class MemberTimeout(MemberError):
 
 
 class BadAnswer(MemberError):
+    """A member's answer that cannot be used.
+
+    Args:
+        reason: one word, for counting: ``nan``, ``wrong_ids``, ``empty``, ``over_long``, ``unfinished``.
+    """
+
     code = "member_bad_answer"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, member: str | None = None, reason: str = "unusable"
+    ) -> None:
+        super().__init__(message, param=param, member=member)
+        self.reason = reason
 
 
 class ConfigurationError(EnsembleError):

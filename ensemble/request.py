@@ -15,6 +15,8 @@ from ensemble.errors import BadRequest
 
 FinishReason = Literal["stop", "length"]
 Role = Literal["system", "user", "assistant"]
+Exhausted = Literal["error", "partial"]
+Happening = Literal["dropped", "rejoined", "recovered", "hedged", "excluded", "exhausted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class Budget:
     """Money, in the unit of the members' prices."""
     seconds: float | None = None
     """Wall time from the start of the request."""
+    exhausted: Exhausted | None = None
+    """What becomes of a request that uses its budget up: ``error``, a typed error; ``partial``, what has been written
+    so far is the answer, marked as such. ``None``: as the ensemble says, else ``error``."""
 
     def __post_init__(self) -> None:
         for name in ("calls", "tokens", "cost", "seconds"):
@@ -85,17 +90,21 @@ class Budget:
             _require(limit is None or limit > 0, f"budget.{name}", "must be above 0")
 
     def tightest(self, other: Budget) -> Budget:
-        """The smaller limit of the two, field by field.
+        """The smaller limit of the two, field by field; what becomes of exhausted requests is this one's say.
 
         >>> Budget(calls=3).tightest(Budget(calls=5, tokens=10))
-        Budget(calls=3, tokens=10, cost=None, seconds=None)
+        Budget(calls=3, tokens=10, cost=None, seconds=None, exhausted=None)
         """
 
         def smaller(name: str) -> Any:
             return min((v for v in (getattr(self, name), getattr(other, name)) if v is not None), default=None)
 
         return Budget(
-            calls=smaller("calls"), tokens=smaller("tokens"), cost=smaller("cost"), seconds=smaller("seconds")
+            calls=smaller("calls"),
+            tokens=smaller("tokens"),
+            cost=smaller("cost"),
+            seconds=smaller("seconds"),
+            exhausted=self.exhausted or other.exhausted,
         )
 
 
@@ -208,6 +217,20 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class Incident:
+    """Something went wrong and the answer was written all the same. Never silent: whoever asked is told."""
+
+    kind: Happening
+    """``dropped``: the answer goes on without a member; ``rejoined``: it takes part again; ``recovered``: its work was
+    taken up by another replica; ``hedged``: another replica was faster; ``excluded``: one of its answers was not
+    counted; ``exhausted``: the budget ended the answer early."""
+    reason: str
+    """Code of the error; of a bad answer what is wrong with it (``BadAnswer.reason``); ``budget.…`` of what ran out."""
+    member: str | None = None
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The choice is complete."""
 
@@ -223,7 +246,7 @@ class Spent:
     usage: Usage
 
 
-Event = Delta | Trace | Finish | Spent
+Event = Delta | Trace | Incident | Finish | Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +259,7 @@ class Completion:
     """Spans of the text with the members' weights, in order; their texts join to ``text``."""
     tokens: tuple[TokenLogprob, ...] = ()
     traces: tuple[Trace, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +301,7 @@ def _completion(events: list[Event]) -> Completion:
         credits=merge_credits((d.text, d.credits) for d in deltas),
         tokens=tuple(token for d in deltas for token in d.tokens),
         traces=tuple(e for e in events if isinstance(e, Trace)),
+        incidents=tuple(e for e in events if isinstance(e, Incident)),
     )
 
 

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from deployments.api.shapes import Json, Shape, ensemble_object, trace_object, usage_object
 from ensemble.errors import EnsembleError
-from ensemble.request import Answer, Delta, Event, Finish, Spent, Trace, Usage, merge_credits
+from ensemble.request import Answer, Delta, Event, Finish, Incident, Spent, Trace, Usage, merge_credits
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ class _Chunks:
             return []
         if isinstance(event, Trace):
             return self._traced(event) if self._frame.trace else []
+        if isinstance(event, Incident):
+            return []
         told = self._written(event) if isinstance(event, Delta) else self._finished(event)
         return self._opening(event.choice) + told
 
