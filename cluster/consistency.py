@@ -15,9 +15,10 @@ from cluster.schema import Configuration, EnsembleConfig, ModelConfig
 from deployments.engines.engine import CAPABILITIES
 from deployments.engines.sources import ZooSource
 from ensemble import judges, zoo
-from ensemble.ensemble import problems
-from ensemble.errors import ConfigurationError, MemberLost
+from ensemble.ensemble import fan_out, problems
+from ensemble.errors import ConfigurationError, EnsembleError, MemberLost
 from ensemble.member import Capability, Card, Member
+from ensemble.method import build
 from ensemble.request import Event, Request
 
 _UNKNOWN_CONTEXT = 2**31
@@ -105,15 +106,32 @@ def card(name: str, model: ModelConfig) -> Card:
     return Card(name, CAPABILITIES[model.engine], model.context_length or _UNKNOWN_CONTEXT, price=model.price.value)
 
 
-def _cards(configuration: Configuration, members: Iterable[str]) -> list[Card]:
-    """Cards of those members that exist."""
-    bases, ensembles = configuration.bases, configuration.ensembles
-    made = Card("", frozenset({Capability.GENERATE}), _UNKNOWN_CONTEXT)
+def _cards(configuration: Configuration, members: Iterable[str], above: tuple[str, ...] = ()) -> list[Card]:
+    """Cards of those members that exist.
+
+    Args:
+        above: ensembles that they are in, so that one which contains itself is not followed for ever.
+    """
+    bases = configuration.bases
     return [
-        card(name, configuration.models[bases[name]]) if name in bases else replace(made, name=name)
+        card(name, configuration.models[bases[name]]) if name in bases else _made(configuration, name, above)
         for name in members
-        if name in bases or name in ensembles
+        if name in bases or name in configuration.ensembles
     ]
+
+
+def _made(configuration: Configuration, name: str, above: tuple[str, ...]) -> Card:
+    """What is known of an ensemble; of one that has mistakes of its own no more than that it can generate."""
+    made = Card(name, frozenset({Capability.GENERATE}), _UNKNOWN_CONTEXT, depth=1)
+    if name in above:
+        return made
+    ensemble = configuration.ensembles[name]
+    cards = _cards(configuration, ensemble.members, (*above, name))
+    made = replace(made, depth=1 + max((member.depth for member in cards), default=0))
+    try:
+        return replace(made, fan_out=fan_out(build(ensemble.method, ensemble.options), cards))
+    except EnsembleError:
+        return made
 
 
 def _references(configuration: Configuration, name: str) -> Iterator[Mistake]:
@@ -151,7 +169,7 @@ def _way(configuration: Configuration, at: str, goal: str, seen: set[str]) -> tu
 
 def _fit(configuration: Configuration, name: str) -> Iterator[Mistake]:
     ensemble = configuration.ensembles[name]
-    cards = _cards(configuration, ensemble.members)
+    cards = _cards(configuration, ensemble.members, (name,))
     caps, judged = ensemble.caps.value, ensemble.judge is not None
     # A rule on the members together cannot be checked while one of them is unknown.
     whole = len(cards) == len(ensemble.members)

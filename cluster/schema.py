@@ -394,6 +394,9 @@ class GatewayConfig(Part):
     """Prompts of one HTTP request times its ``n``; more is refused with status 400. Omitted: 64."""
     replicas: int = Field(default=1, ge=1)
     """Copies of the gateway. Omitted: 1."""
+    grace_seconds: float = Field(default=30.0, gt=0)
+    """Seconds that requests under way have to end when replicas are stopped or the service is taken down. Omitted:
+    30."""
     resources: DriverResources = DriverResources()
     """What one copy reserves. Omitted: a quarter of a core."""
 

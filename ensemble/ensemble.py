@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -10,11 +11,16 @@ from typing import Any
 
 from ensemble.concurrency import merge, shielded
 from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, OverCap
+from ensemble.failures.breaker import Breaker
+from ensemble.failures.crew import Crew
+from ensemble.failures.guard import guarded
+from ensemble.failures.policy import Policy
+from ensemble.failures.segments import segments
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability, Card, Member
 from ensemble.meter import Meter
-from ensemble.method import Members, Method, build, named, refusals
-from ensemble.request import Budget, Event, Request, Spent
+from ensemble.method import Method, build, named, refusals
+from ensemble.request import Budget, Event, Incident, Request, Spent
 from ensemble.sampling import seeded
 
 
@@ -55,8 +61,13 @@ class Ensemble(Member):
         judge: Judge | None = None,
         caps: Caps | None = None,
         budget: Budget | None = None,
+        policy: Policy | None = None,
+        untold: Callable[[Spent | Incident], None] | None = None,
     ) -> None:
         """Check everything that can be checked.
+
+        Args:
+            untold: called with what was spent and not told by an event yet when whoever asked has left.
 
         Raises:
             ConfigurationError: the method, its options, its members or its judge do not fit together.
@@ -65,6 +76,9 @@ class Ensemble(Member):
         self._judge = judge
         self._caps = caps or Caps()
         self._budget = budget or Budget()
+        self._policy = policy or Policy()
+        self._untold = untold
+        self._breakers = _Breakers(self._policy)
         self._options = dict(options or {})
         cards = [member.card for member in self._members]
         for problem in problems(method, self._options, cards, judge=judge is not None, caps=self._caps):
@@ -74,6 +88,8 @@ class Ensemble(Member):
             name,
             frozenset({Capability.GENERATE}),
             context_length=min(member.card.context_length for member in self._members),
+            fan_out=fan_out(self._method, cards),
+            depth=1 + max(card.depth for card in cards),
         )
 
     @property
@@ -86,34 +102,37 @@ class Ensemble(Member):
         return self._members
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Run the method once for each choice; usage is reported as it accrues, by leaf model."""
+        """Run the method once for each choice; usage and incidents are reported as they accrue, usage by leaf model."""
         method = self._admitted(request)
-        meter = Meter(request.budget.tightest(self._budget))
-        members, judge = meter.wrap(self._members), self._judge
-        if judge is not None:
-            judge = judge.over(meter.wrap(judge.models))
-        runs = [self._choice(method, request, i, Members(members, judge)) for i in range(request.n)]
+        request = replace(request, budget=request.budget.tightest(self._budget))
+        run = _Run(request, self._members, self._judge, self._policy, self._breakers)
+        choices = [self._choice(method, request, i, run) for i in range(request.n)]
         try:
-            async with aclosing(merge(runs) if len(runs) > 1 else runs[0]) as events:  # type: ignore[type-var]
+            async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:
                 async for event in events:
-                    for spent in meter.drain():
-                        yield spent
+                    for told in run.drain():
+                        yield told
                     yield event
         except EnsembleError:
             # What a failed answer has cost is told before the failure is.
-            for spent in meter.drain():
-                yield spent
+            for told in run.drain():
+                yield told
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if self._untold is not None:
+                for left in run.drain():
+                    self._untold(left)
             raise
         finally:
-            await shielded(meter.close())
-        for spent in meter.drain():
-            yield spent
+            await shielded(run.close())
+        for told in run.drain():
+            yield told
 
     async def _choice(
-        self, method: Method[Any], request: Request, choice: int, members: Members
-    ) -> AsyncIterator[Event]:
+        self, method: Method[Any], request: Request, choice: int, run: _Run
+    ) -> AsyncGenerator[Event, None]:
         single = replace(request, n=1, sampling=seeded(request.sampling, choice), options={})
-        async with aclosing(method.run(single, members)) as events:  # type: ignore[type-var]
+        async with aclosing(segments(method, single, run.members, run.judge, run.crew)) as events:
             async for event in events:
                 yield event if not choice or isinstance(event, Spent) else replace(event, choice=choice)
 
@@ -127,6 +146,7 @@ class Ensemble(Member):
             self._check_for_request(method, cards)
         for option, cap in {**method.caps, **self._caps.options}.items():
             _below(option, getattr(method.options, option), cap)
+        _below("fan_out", request.n * fan_out(method, cards), self._caps.fan_out)
         method.admit(request, cards)
         return method
 
@@ -136,6 +156,52 @@ class Ensemble(Member):
             method.check(cards)
         except ConfigurationError as error:
             raise BadRequest(error.message, param=error.param) from error
+
+
+class _Run:
+    """What one request has: its meter, its crew, and its members behind both."""
+
+    def __init__(
+        self,
+        request: Request,
+        members: Sequence[Member],
+        judge: Judge | None,
+        policy: Policy,
+        breakers: Mapping[str, Breaker],
+    ) -> None:
+        self._meter = Meter(request.budget)
+        metered = self._meter.wrap(members)
+        self.crew = Crew(metered, policy, breakers)
+        self.members = guarded(metered, policy, breakers, self.crew)
+        self.judge = judge
+        if judge is not None:
+            self.judge = judge.over(guarded(self._meter.wrap(judge.models), policy, breakers, self.crew))
+
+    def drain(self) -> list[Spent | Incident]:
+        """What was spent and what went wrong since the last call."""
+        return [*self._meter.drain(), *self.crew.drain()]
+
+    async def close(self) -> None:
+        await self.crew.close()
+        await self._meter.close()
+
+
+class _Breakers(dict[str, Breaker]):
+    """Of one driver, by member."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self._policy = policy
+
+    def __missing__(self, name: str) -> Breaker:
+        policy = self._policy
+        breaker = self[name] = Breaker(failures=policy.breaker_failures, seconds=policy.breaker_seconds)
+        return breaker
+
+
+def fan_out(method: Method[Any], members: Sequence[Card]) -> int:
+    """Answers and sessions that one choice begins at models at most, through all ensembles within."""
+    return sum(calls * card.fan_out for calls, card in zip(method.calls(len(members)), members, strict=True))
 
 
 def problems(
@@ -157,6 +223,7 @@ def problems(
         yield ConfigurationError("an ensemble needs at least one member", param="members")
     for card in members:
         yield from _lacking(card, cls)
+    yield from _too_large(members, caps)
     if cls.needs_judge != judge:
         rule = "needs a judge" if cls.needs_judge else "takes no judge"
         yield ConfigurationError(f"method {method} {rule}", param="judge")
@@ -167,6 +234,7 @@ def problems(
         configured = build(method, options)
         if whole and members:
             yield from _unfit(configured, members)
+            yield from _too_wide(configured, members, caps)
         yield from _uncapped(configured, caps)
 
 
@@ -175,6 +243,24 @@ def _lacking(card: Card, cls: type[Method[Any]]) -> Iterator[ConfigurationError]
         card.require(cls.needs, cls.name)
     except ConfigurationError as error:
         yield error
+
+
+def _too_large(members: Sequence[Card], caps: Caps) -> Iterator[ConfigurationError]:
+    sizes = {
+        "members": (len(members), caps.members),
+        "depth": (1 + max((c.depth for c in members), default=0), caps.depth),
+    }
+    for name, (size, cap) in sizes.items():
+        if size > cap:
+            message = f"{name} is {size}, above its cap of {cap}; leave some out, or raise caps.{name}"
+            yield ConfigurationError(message, param=f"caps.{name}")
+
+
+def _too_wide(method: Method[Any], members: Sequence[Card], caps: Caps) -> Iterator[ConfigurationError]:
+    wide = fan_out(method, members)
+    if wide > caps.fan_out:
+        message = f"one choice may begin {wide} answers and sessions, above the cap of {caps.fan_out}"
+        yield ConfigurationError(f"{message}; raise caps.fan_out, or lower what multiplies them", param="caps.fan_out")
 
 
 def _unfit(method: Method[Any], members: Sequence[Card]) -> Iterator[ConfigurationError]:

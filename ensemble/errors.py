@@ -13,10 +13,10 @@
     │   └── Draining                   503  draining              (retryable)
     ├── MemberError                    502  member_failed
     │   ├── MemberLost                 503  member_lost           (retryable)
-    │   │   └── OtherVersion           503  other_version         (retryable) the replica runs another configuration
     │   ├── MemberTimeout              504  member_timeout        (retryable)
     │   ├── BadAnswer                  502  member_bad_answer
     │   └── vocabulary.Unspellable     502  unspellable           text that a member's vocabulary cannot write
+    ├── OtherVersion                   503  other_version         (retryable) the replica runs another configuration
     └── ConfigurationError             the configuration file cannot be used; never reaches HTTP
         └── MissingCapability          a method was given a member that cannot do what it needs
 
@@ -42,6 +42,10 @@ class EnsembleError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    retry_after: float | None = None
+    """Seconds after which a retry may help, where that is known; set on the error that is raised."""
+    through: str | None = None
+    """The member of the ensemble at hand through which the error came; ``member`` may be one of its own members."""
 
     def __init__(self, message: str, *, param: str | None = None, member: str | None = None) -> None:
         super().__init__(message)
@@ -122,10 +126,6 @@ class MemberLost(MemberError):
     retryable = True
 
 
-class OtherVersion(MemberLost):
-    code = "other_version"
-
-
 class MemberTimeout(MemberError):
     status = 504
     code = "member_timeout"
@@ -146,6 +146,15 @@ class BadAnswer(MemberError):
     ) -> None:
         super().__init__(message, param=param, member=member)
         self.reason = reason
+
+
+class OtherVersion(EnsembleError):
+    """Nobody's failure, so that no policy spares or recovers a member for it: the whole request has to go elsewhere."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "other_version"
+    retryable = True
 
 
 class ConfigurationError(EnsembleError):

@@ -66,6 +66,10 @@ class Card:
     vocabulary: str = ""
     """Fingerprint; empty for members without a vocabulary of their own (ensembles)."""
     price: Price = field(default_factory=Price)
+    fan_out: int = 1
+    """Answers and sessions that one choice begins at models: 1 at a model; of an ensemble all that it may begin."""
+    depth: int = 0
+    """Ensembles within one another; 0 for a model."""
 
     def require(self, needed: frozenset[Capability], method: str) -> None:
         """Refuse a member that lacks a capability.
@@ -388,6 +392,14 @@ class Member(ABC):
             ContextTooLong: the prompt leaves no room for an answer.
         """
         raise MissingCapability(f"{self.name} has no sessions", member=self.name)
+
+    async def restart(self, request: Request, lost: Session) -> Session:
+        """Open a session like one that is lost or slow was opened; at another replica, where there is one.
+
+        Raises:
+            MemberLost: there is no replica to open it at.
+        """
+        return await self.start(request)
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
         """Ids of each text as a continuation (see ``Tokeniser.encode``)."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 from ensemble.errors import BudgetExceeded
 from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
@@ -15,6 +18,8 @@ from ensemble.request import Budget, Event, Request, Spent, Usage
 
 _AMOUNTS = ("calls", "tokens", "cost")
 """Of a budget, all but time."""
+_LEAST: dict[str, Any] = {"calls": 1, "tokens": 1, "cost": Decimal("1e-9"), "seconds": 1e-3}
+"""A budget of nothing is none; with so little, work ends with its first step."""
 
 
 class Meter:
@@ -45,6 +50,16 @@ class Meter:
         spent = [Spent(member, usage) for member, usage in self._unreported.items()]
         self._unreported.clear()
         return spent
+
+    def left(self) -> Budget:
+        """What may still be spent; of what is used up the least that a budget can say."""
+        left = self._budget
+        used = {"calls": self._begun, "tokens": self._spent.total_tokens, "cost": self._spent.cost}
+        for name, limit in self._limits.items():
+            left = replace(left, **{name: max(limit - used[name], _LEAST[name])})
+        if self._deadline is not None:
+            left = replace(left, seconds=max(self._deadline - asyncio.get_running_loop().time(), _LEAST["seconds"]))
+        return left
 
     @property
     def timed(self) -> bool:
@@ -107,6 +122,8 @@ class _MeteredMember(Member):
         self._meter = meter
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        # A nested ensemble stops by itself before this meter has to stop it; its failure is then this ensemble's.
+        request = replace(request, budget=replace(self._meter.left(), exhausted=None))
         async with aclosing(self._inner.generate(request)) as events:  # type: ignore[type-var]
             new = True
             while True:
@@ -126,6 +143,13 @@ class _MeteredMember(Member):
         self._meter.charge(self.name, Usage(calls=1))
         return _MeteredSession(inner, self._meter)
 
+    async def restart(self, request: Request, lost: Session) -> Session:
+        assert isinstance(lost, _MeteredSession), "what is opened again was opened here"
+        async with self._meter.call():
+            inner = await self._inner.restart(request, lost.inner)
+        self._meter.charge(self.name, Usage(calls=1))
+        return _MeteredSession(inner, self._meter)
+
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
         return await self._inner.tokenise(texts)
 
@@ -133,13 +157,13 @@ class _MeteredMember(Member):
 class _MeteredSession(Session):
     def __init__(self, inner: Session, meter: Meter) -> None:
         self.member, self.vocabulary = inner.member, inner.vocabulary
-        self._inner = inner
+        self.inner = inner
         self._meter = meter
         meter.opened(self)
 
     async def exchange(self, question: Question | None = None, *, edit: Edit | None = None) -> Reply:
         async with self._meter.call(new=False):
-            reply = await self._inner.exchange(question, edit=edit)
+            reply = await self.inner.exchange(question, edit=edit)
         self._meter.charge(self.member, reply.usage)
         return reply
 
@@ -152,7 +176,7 @@ class _MeteredSession(Session):
             refused: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return refused
-        sent = self._inner.post(question, edit=edit)
+        sent = self.inner.post(question, edit=edit)
         sent.add_done_callback(self._charge)
         return sent
 
@@ -165,9 +189,9 @@ class _MeteredSession(Session):
 
     async def fork(self) -> Session:
         async with self._meter.call(new=False):
-            inner = await self._inner.fork()
+            inner = await self.inner.fork()
         return _MeteredSession(inner, self._meter)
 
     async def close(self) -> None:
-        await self._inner.close()
+        await self.inner.close()
         self._meter.closed(self)

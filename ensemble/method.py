@@ -16,15 +16,25 @@ from enum import StrEnum
 from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, UnknownOption
+from ensemble.errors import (
+    BadRequest,
+    BudgetExceeded,
+    ConfigurationError,
+    EnsembleError,
+    MemberError,
+    UnknownOption,
+)
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability, Card, Member
-from ensemble.request import Event, Request
+from ensemble.request import Budget, Event, Request
+
+if TYPE_CHECKING:
+    from ensemble.failures.crew import Crew
 
 ENTRY_POINTS = "ray_ensemble.methods"
 
@@ -53,9 +63,17 @@ M = TypeVar("M", bound="type[Method[Any]]")
 class Members(Sequence[Member]):
     """The members of one run, in the configured order, and the judge if the ensemble has one."""
 
-    def __init__(self, members: Sequence[Member], judge: Judge | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        judge: Judge | None = None,
+        crew: Crew | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self._members = tuple(members)
         self._judge = judge
+        self._crew = crew
+        self._budget = budget or Budget()
 
     def __getitem__(self, index: Any) -> Any:
         return self._members[index]
@@ -69,6 +87,28 @@ class Members(Sequence[Member]):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self._members)
+
+    def spare(self, error: MemberError) -> bool:
+        """Whether the method goes on without the member at fault; from then on it takes no part.
+
+        Only for methods that lose less in going on themselves than in being run again over the others.
+        """
+        return self._crew is not None and self._crew.spare(error)
+
+    def settle(self, error: BudgetExceeded) -> bool:
+        """Whether what the method has got so far is to be made the answer."""
+        return self._crew is not None and self._crew.settle(error, partial=self._budget.exhausted == "partial")
+
+    def exclude(self, member: str, reason: str) -> None:
+        """Tell that an answer of a member is not counted."""
+        if self._crew is not None:
+            self._crew.tell("excluded", reason, member)
+
+    @property
+    def present(self) -> list[int]:
+        """Positions of the members that take part."""
+        crew = self._crew
+        return [i for i, member in enumerate(self._members) if crew is None or crew.has(member.name)]
 
     @property
     def judge(self) -> Judge:
@@ -93,6 +133,8 @@ class Method(ABC, Generic[O]):
     Options: ClassVar[type[Options]]
     caps: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Largest value of an option that multiplies work, unless the configuration sets another."""
+    naming: ClassVar[tuple[str, ...]] = ()
+    """Options that name a member and can be left out."""
 
     def __init__(self, options: O) -> None:
         self.options = options
@@ -112,9 +154,41 @@ class Method(ABC, Generic[O]):
             BadRequest: naming the field and what is allowed.
         """
 
+    def calls(self, members: int) -> Sequence[int]:
+        """Answers and sessions that one choice begins at each member at most, in order."""
+        return (1,) * members
+
+    def among(self, names: Sequence[str], present: Sequence[int]) -> Self:
+        """This method for some of the members only: weights are theirs, options that name others are at their defaults.
+
+        Args:
+            names: of all members.
+            present: positions of those that take part.
+        """
+        left = {names[i] for i in present}
+        changed = _of_some(self.options, present)
+        changed |= {option: None for option in self.naming if getattr(self.options, option) not in left}
+        return type(self)(self.options.model_copy(update=changed))
+
     @abstractmethod
     def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         """Answer one request (one choice); yields one ``Finish`` at the end."""
+
+
+_BY_MEMBER = ("weights", "lengths")
+"""Options that hold one number for each member, where they hold numbers."""
+
+
+def _of_some(options: Options, present: Sequence[int]) -> dict[str, Any]:
+    """What changes in options when only some of the members are left."""
+    changed: dict[str, Any] = {}
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        if name in _BY_MEMBER and isinstance(value, tuple):
+            changed[name] = tuple(value[i] for i in present)
+        elif isinstance(value, Options):
+            changed[name] = value.model_copy(update=_of_some(value, present))
+    return changed
 
 
 _registry: dict[str, type[Method[Any]]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 
@@ -19,6 +20,14 @@ def seeded(sampling: Sampling, offset: int = 0) -> Sampling:
     """The sampling with a seed: its own plus ``offset`` (for the choices of one request), or a fresh one."""
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     return replace(sampling, seed=(seed + offset) % 2**63)
+
+
+def reseeded(sampling: Sampling, offset: int) -> Sampling:
+    """The sampling of what is written after ``offset`` characters by other members than before: seeded from its own
+    seed, with random numbers that were not used before."""
+    if sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=Random(f"{sampling.seed}/after {offset}").getrandbits(62))
 
 
 def processed(logprobs: Floats, sampling: Sampling) -> Floats:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from ensemble.concurrency import merge
-from ensemble.errors import BadAnswer, ConfigurationError
+from ensemble.errors import BadAnswer, BudgetExceeded, ConfigurationError, MemberError
 from ensemble.member import Member
+from ensemble.method import Members
 from ensemble.request import Delta, Event, Finish, FinishReason, Request, Sampling, Spent, Trace
 from ensemble.sampling import seeded
 
@@ -71,9 +72,12 @@ def require_one_each(samples: int, members: int) -> None:
 
 
 def fan_out(
-    request: Request, members: Sequence[Member], counts: Sequence[int], sampling: Sampling
+    request: Request, members: Members, counts: Sequence[int], sampling: Sampling
 ) -> AsyncGenerator[Candidate, None]:
-    """Candidates as they are finished; a failing member ends all of them and its error is raised.
+    """Candidates as they are finished; empty ones are no candidates.
+
+    A member that fails and may be spared, or a budget that is used up where the answer may be a partial one, leaves
+    the candidates that are there; otherwise the failure ends all of them and is raised.
 
     Args:
         counts: samples of each member; members with 0 are not called.
@@ -85,7 +89,12 @@ def fan_out(
     """
     base = seeded(sampling).seed
     streams = [
-        _candidates(replace(request, n=count, sampling=replace(sampling, seed=_seed(base, position))), member, position)
+        _spared(
+            _candidates(
+                replace(request, n=count, sampling=replace(sampling, seed=_seed(base, position))), member, position
+            ),
+            members,
+        )
         for position, (member, count) in enumerate(zip(members, counts, strict=True))
         if count
     ]
@@ -107,6 +116,23 @@ def drawn(sampling: Sampling, temperature: float, top_p: float) -> Sampling:
 
 def _seed(base: int | None, position: int) -> int:
     return Random(f"{base}/member {position}").getrandbits(62)
+
+
+async def _spared(candidates: AsyncGenerator[Candidate, None], members: Members) -> AsyncGenerator[Candidate, None]:
+    """Those of one member that count, until it fails."""
+    try:
+        async with aclosing(candidates):
+            async for candidate in candidates:
+                if candidate.text:
+                    yield candidate
+                else:
+                    members.exclude(candidate.writer, "empty")
+    except MemberError as error:
+        if not members.spare(error):
+            raise
+    except BudgetExceeded as error:
+        if not members.settle(error):
+            raise
 
 
 async def _candidates(request: Request, member: Member, position: int) -> AsyncGenerator[Candidate, None]:

@@ -45,7 +45,7 @@ def test_values_reach_the_types_that_the_ensemble_takes():
         "    budget: {cost: 0.1, seconds: 2}\n    caps: {n: 2, options: {samples: 12}}\n"
     )
     ensemble = configuration.ensembles["e"]
-    assert ensemble.budget.value == Budget(cost=Decimal("0.1"), seconds=2.0)
+    assert ensemble.budget.value == Budget(cost=Decimal("0.1"), seconds=2.0, exhausted="error")
     assert (ensemble.caps.value.n, ensemble.caps.value.options) == (2, {"samples": 12.0})
 
 

@@ -67,6 +67,9 @@ class AgentForest(Method[AgentForestOptions]):
 
     caps = MappingProxyType({"samples": 64})
 
+    def calls(self, members: int) -> Sequence[int]:
+        return shares(self.options.samples, members)
+
     def check(self, members: Sequence[Card]) -> None:
         require_one_each(self.options.samples, len(members))
 
@@ -104,7 +107,8 @@ class AgentForest(Method[AgentForestOptions]):
         """Place of the elected candidate, its credits, and how the vote went."""
         voters = sorted((vote for vote in votes if vote.key is not None), key=lambda vote: vote.place)
         if not voters:
-            raise BadAnswer(f"none of the {len(votes)} samples holds an answer that could be counted")
+            none = f"none of the {len(votes)} samples holds an answer that could be counted"
+            raise BadAnswer(none, reason="empty")
         if self.options.vote == "text":
             return await self._by_likeness(voters, names)
         tallies = tallied(voters)

@@ -17,8 +17,7 @@ from pydantic import Field, model_validator
 from ensemble.after.answers import KEYS, AnswerPattern, Key, extract
 from ensemble.after.fan_out import Candidate, drawn, fan_out, require_one_each, shares
 from ensemble.after.votes import Vote, tallied
-from ensemble.errors import BadAnswer
-from ensemble.judges.judge import Judge
+from ensemble.errors import BadAnswer, BudgetExceeded
 from ensemble.judges.rewards import Reduction, reduced
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Method, Options, Stage, method
@@ -77,6 +76,9 @@ class BestOfN(Method[BestOfNOptions]):
 
     caps = MappingProxyType({"samples": 64})
 
+    def calls(self, members: int) -> Sequence[int]:
+        return shares(self.options.samples, members)
+
     def check(self, members: Sequence[Card]) -> None:
         require_one_each(self.options.samples, len(members))
 
@@ -84,30 +86,41 @@ class BestOfN(Method[BestOfNOptions]):
         """Answer one request.
 
         Raises:
-            BadAnswer: the vote is weighted and no candidate holds an answer.
+            BadAnswer: there is no candidate, or the vote is weighted and none holds an answer.
         """
         sampling = drawn(request.sampling, self.options.temperature, self.options.top_p)
         counts = shares(self.options.samples, len(members))
-        rated = await self._rated(fan_out(request, members, counts, sampling), request, members.judge)
+        rated = await self._rated(fan_out(request, members, counts, sampling), request, members)
         best = self._best(rated, request.partial)
         for one in rated:
             yield _trace(one, elected=one is best)
         for event in _told(best.candidate):
             yield event
 
-    async def _rated(self, arriving: AsyncGenerator[Candidate, None], request: Request, judge: Judge) -> list[Rated]:
+    async def _rated(
+        self, arriving: AsyncGenerator[Candidate, None], request: Request, members: Members
+    ) -> list[Rated]:
         """All candidates with their rewards, in declared order; the first failure ends everything."""
         try:
             async with asyncio.TaskGroup() as group, aclosing(arriving) as candidates:
-                tasks = [group.create_task(self._rate(c, request, judge)) async for c in candidates]
+                tasks = [group.create_task(self._rate(c, request, members)) async for c in candidates]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return sorted((task.result() for task in tasks), key=lambda rated: rated.candidate.place)
+        rated = [one for task in tasks if (one := task.result()) is not None]
+        if not rated:
+            raise BadAnswer("there is no candidate to choose from", reason="empty")
+        return sorted(rated, key=lambda rated: rated.candidate.place)
 
-    async def _rate(self, candidate: Candidate, request: Request, judge: Judge) -> Rated:
+    async def _rate(self, candidate: Candidate, request: Request, members: Members) -> Rated | None:
+        """``None`` where the budget ended before the judge had seen it, and the answer may be a partial one."""
         text = request.partial + candidate.text
         solution = [text] if self.options.steps == "whole" else lines(text)
-        (rewards,) = await judge.judge(request, [solution])
+        try:
+            (rewards,) = await members.judge.judge(request, [solution])
+        except BudgetExceeded as error:
+            if not members.settle(error):
+                raise
+            return None
         return Rated(candidate, rewards, reduced(rewards, self.options.reduce))
 
     def _best(self, rated: Sequence[Rated], partial: str) -> Rated:
@@ -120,7 +133,8 @@ class BestOfN(Method[BestOfNOptions]):
         votes = [Vote(one.candidate.place, self._key(partial + one.candidate.text), one.reward) for one in rated]
         tallies = tallied(votes)
         if not tallies:
-            raise BadAnswer(f"none of the {len(votes)} samples holds an answer that could be counted")
+            none = f"none of the {len(votes)} samples holds an answer that could be counted"
+            raise BadAnswer(none, reason="empty")
         return {vote.place for vote in tallies[0].votes}
 
     def _key(self, text: str) -> Key | None:

@@ -13,7 +13,7 @@ from ensemble.concurrency import shielded
 from ensemble.during.process.search import Commit, Search
 from ensemble.during.process.steps import Step, StepWriters
 from ensemble.during.process.tree import Backup, Node, Tree
-from ensemble.errors import BadRequest
+from ensemble.errors import BadRequest, BudgetExceeded
 from ensemble.judges.rewards import Reduction
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Method, Options, Stage, method
@@ -83,6 +83,9 @@ class LeMcts(Method[LeMctsOptions]):
 
     caps = MappingProxyType({"iterations": 200, "children": 16, "depth": 64, "step_tokens": 1024, "workers": 16})
 
+    def calls(self, members: int) -> Sequence[int]:
+        return (self.options.workers,) * members
+
     def admit(self, request: Request, members: Sequence[Card]) -> None:
         if request.sampling.logprobs is not None:
             raise BadRequest("le_mcts reports no log-probabilities; leave logprobs out", param="logprobs")
@@ -94,28 +97,42 @@ class LeMcts(Method[LeMctsOptions]):
         node = search.tree.root
         try:
             while search.goes_on(node):
-                for new in await search.round(node, self.options.workers):
+                for new in await self._round(search, node, members):
                     yield _grown(new, members.names)
                 if search.settled(node):
                     node = search.commit(node)
                     for event in told.committed(node):
                         yield event
-            async with aclosing(self._rest(search, node, told)) as events:
+            async with aclosing(self._rest(search, node, told, members)) as events:
                 async for event in events:
                     yield event
         finally:
             await shielded(writers.close())
 
-    async def _rest(self, search: Search, node: Node, told: _Told) -> AsyncGenerator[Event, None]:
+    async def _round(self, search: Search, node: Node, members: Members) -> list[Node]:
+        """New nodes; none, and the end of the search, where the budget ended and the answer may be a partial one."""
+        try:
+            return await search.round(node, self.options.workers)
+        except BudgetExceeded as error:
+            if not members.settle(error):
+                raise
+            search.end()
+            return []
+
+    async def _rest(self, search: Search, node: Node, told: _Told, members: Members) -> AsyncGenerator[Event, None]:
         """What follows a node once the search is over."""
         path = search.best_below(node)
         for step_node in path:
             for event in told.committed(step_node):
                 yield event
-        async with aclosing(search.written_on(path[-1] if path else node)) as steps:
-            async for step in steps:
-                for event in told.step(step):
-                    yield event
+        try:
+            async with aclosing(search.written_on(path[-1] if path else node)) as steps:
+                async for step in steps:
+                    for event in told.step(step):
+                        yield event
+        except BudgetExceeded as error:
+            if not members.settle(error):
+                raise
         for event in told.end():
             yield event
 

@@ -84,6 +84,10 @@ class Search:
                 self.tree.skip(node)
         return [self._added(node, step, rewards[-1]) for (node, step), rewards in zip(new, judged, strict=True)]
 
+    def end(self) -> None:
+        """Look no further: what was found is what there is."""
+        self._enough = True
+
     def settled(self, node: Node) -> bool:
         """Whether the best step after a node may be committed."""
         return self._by_step and self._share <= 0 and bool(node.children)
@@ -105,11 +109,14 @@ class Search:
         return path
 
     async def written_on(self, node: Node) -> AsyncGenerator[Step, None]:
-        """Steps of the first member from a node to the end, drawn as the request says."""
+        """Steps of the first member that is left, from a node to the end, drawn as the request says."""
         text, tokens, end = node.text, node.tokens, node.step.end
         while end is None:
             seed = self._random().getrandbits(62)
-            step = await self._writers.write(0, 0, text, tokens, replace(self._sampling, seed=seed))
+            writer = self._writers.present[0]
+            step = await self._writers.write(writer, 0, text, tokens, replace(self._sampling, seed=seed))
+            if step is None and writer not in self._writers.present:
+                continue  # It was lost; another one writes on.
             if step is None:
                 return
             text, tokens, end = text + step.text, tokens + step.tokens, step.end
@@ -135,7 +142,8 @@ class Search:
         return steps
 
     async def _drawn(self, node: Node, worker: int, random: Random) -> Step | None:
-        member = self._by_name[random.randrange(len(self._by_name))]
+        left = [member for member in self._by_name if member in self._writers.present]
+        member = left[random.randrange(len(left))]
         sampling = replace(self._sampling, temperature=self._temperature, seed=random.getrandbits(62))
         step = await self._writers.write(member, worker, node.text, node.tokens, sampling)
         if step is not None and step.end is None and node.depth + 1 >= self._depth:

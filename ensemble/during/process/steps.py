@@ -6,12 +6,12 @@ A step ends with the delimiter, where its writer stops, or at a number of tokens
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensemble.concurrency import together
-from ensemble.errors import ContextTooLong
-from ensemble.member import Ending, Member, Session, SyncText, Until
+from ensemble.errors import ContextTooLong, MemberError
+from ensemble.member import Ending, Session, SyncText, Until
+from ensemble.method import Members
 from ensemble.request import FinishReason, Request, Sampling
 
 
@@ -35,7 +35,7 @@ class StepWriters:
     def __init__(
         self,
         request: Request,
-        members: Sequence[Member],
+        members: Members,
         *,
         step_tokens: int,
         delimiter: str,
@@ -55,22 +55,32 @@ class StepWriters:
         self._sessions: dict[tuple[int, int], Session] = {}
 
     async def write(self, member: int, worker: int, text: bytes, tokens: int, sampling: Sampling) -> Step | None:
-        """The next step of one member, in one message; ``None`` if ``text`` does not fit into its context.
+        """The next step of one member, in one message; ``None`` if ``text`` does not fit into its context, or if the
+        member is lost and may be spared.
 
         Args:
             worker: no two steps of the same member and worker may be under way at once.
             text: the answer so far, after the request's partial text.
             tokens: ids it took to write.
         """
-        session = await self._session(member, worker)
         until = Until(min(self._step_tokens, self._left(tokens)), (self._delimiter,))
         try:
+            session = await self._session(member, worker)
             proposal = await session.propose(until, sampling, edit=SyncText(self._partial + text))
         except ContextTooLong:
+            return None
+        except MemberError as error:
+            if not self._members.spare(error):
+                raise
             return None
         written = len(proposal.ids) - (proposal.finish == "stop")
         end = self._end(text + proposal.text, proposal.finish, tokens + written)
         return Step(self._cut(text, proposal.text), member, written, end)
+
+    @property
+    def present(self) -> list[int]:
+        """Positions of the members that can write."""
+        return self._members.present
 
     async def close(self) -> None:
         """Close every session."""

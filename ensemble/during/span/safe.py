@@ -82,6 +82,7 @@ class Safe(Method[SafeOptions]):
 
     options: SafeOptions
     caps = MappingProxyType({"draft_tokens": 64, "topk": 256})
+    naming = ("drafter",)
 
     def check(self, members: Sequence[Card]) -> None:
         check_weights(self.options.weights, members)

@@ -68,6 +68,7 @@ class Gac(Method[GacOptions]):
 
     options: GacOptions
     caps = MappingProxyType({"topk": 1024})
+    naming = ("primary",)
 
     def check(self, members: Sequence[Card]) -> None:
         check_weights(self.options.weights, members)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ensemble.after.fan_out import Candidate, drawn, fan_out, require_one_each, shares
 from ensemble.errors import BadAnswer, ConfigurationError, MemberLost
 from ensemble.member import Member
+from ensemble.method import Members
 from ensemble.request import Delta, Event, Finish, Request, Sampling, TokenLogprob, Trace
 from ensemble.testing import ScriptedMember, TinyMember
 
@@ -21,7 +22,7 @@ HOT = Sampling(temperature=1.0, seed=5, max_tokens=6)
 
 async def gathered(members: list[Member], counts: list[int], sampling: Sampling = HOT) -> list[Candidate]:
     request = Request.of("?", max_tokens=6)
-    async with aclosing(fan_out(request, members, counts, sampling)) as candidates:
+    async with aclosing(fan_out(request, Members(members), counts, sampling)) as candidates:
         return [candidate async for candidate in candidates]
 
 
@@ -61,7 +62,7 @@ async def test_equal_members_draw_different_samples() -> None:
 
 async def test_closing_early_cancels_what_is_outstanding() -> None:
     quick, slow = ScriptedMember.answering("a", ["1"]), ScriptedMember.answering("b", ["2"], delay=60)
-    async with aclosing(fan_out(Request.of("?"), [quick, slow], [1, 1], HOT)) as candidates:
+    async with aclosing(fan_out(Request.of("?"), Members([quick, slow]), [1, 1], HOT)) as candidates:
         assert (await anext(candidates)).text == "1"
     assert (quick.cancelled, slow.cancelled) == (0, 1)
 
