@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
 from typing import Generic, Protocol, TypeVar
@@ -18,7 +18,7 @@ from deployments.engines.engine import Engine
 from deployments.engines.settings import Limits
 from ensemble.concurrency import merge
 from ensemble.continuation import Continuation
-from ensemble.errors import EnsembleError, MemberLost, Overloaded
+from ensemble.errors import EnsembleError, MemberLost, Overloaded, QueueFull
 from ensemble.member import Card, Exchange, Payload, Reply, SyncText
 from ensemble.request import Event, Request, Spent, Usage
 from ensemble.vocabulary import Tokeniser
@@ -57,6 +57,8 @@ class SessionEngine(Engine, Generic[S]):
         self._tokeniser, self._prompts = tokeniser, prompts
         self._limits = limits or Limits()
         self._sessions: dict[str, S] = {}
+        self._requests = 0
+        self._billed = Usage()
         self._reaping = asyncio.create_task(self._reap())
 
     @abstractmethod
@@ -87,6 +89,7 @@ class SessionEngine(Engine, Generic[S]):
         if len(self._sessions) >= self._limits.sessions:
             raise Overloaded(f"{self.card.name} has {len(self._sessions)} open sessions", member=self.card.name)
         self._sessions[session] = self._opened(session, self._continuation(request))
+        self._billed += Usage(calls=1)
 
     async def exchange(self, session: str, exchange: Exchange) -> Reply:
         opened = self._session(session)
@@ -115,6 +118,7 @@ class SessionEngine(Engine, Generic[S]):
             raise
         continuation = opened.continuation
         usage = self.card.price.of(continuation.usage(exchange.question, payload))
+        self._billed += usage
         return Reply(payload, len(continuation.ids), usage, continuation.room, time.perf_counter() - began)
 
     async def fork(self, session: str, fork: str) -> None:
@@ -131,13 +135,32 @@ class SessionEngine(Engine, Generic[S]):
         return [self._tokeniser.encode(text) for text in texts]
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
+        if self._requests >= self._limits.requests:
+            raise QueueFull(f"{self.card.name} has {self._requests} requests to answer already", member=self.card.name)
         prompt = self._continuation(request)
-        yield Spent(self.card.name, Usage(calls=1))
-        prefilled = asyncio.Event()
-        choices = [self._choice(request, prompt, choice, prefilled) for choice in range(request.n)]
-        async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:  # type: ignore[type-var]
-            async for event in events:
-                yield event
+        self._requests += 1
+        try:
+            self._billed += Usage(calls=1)
+            yield Spent(self.card.name, Usage(calls=1))
+            prefilled = asyncio.Event()
+            choices = [self._choice(request, prompt, choice, prefilled) for choice in range(request.n)]
+            async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if isinstance(event, Spent):
+                        self._billed += event.usage
+                    yield event
+        finally:
+            self._requests -= 1
+
+    @property
+    def billed(self) -> Mapping[str, float]:
+        """The engine's own books: all usage that was told, also to requests that were gone by then."""
+        return {
+            "billed_calls": self._billed.calls,
+            "billed_prompt_tokens": self._billed.prompt_tokens,
+            "billed_completion_tokens": self._billed.completion_tokens,
+            "billed_cost": float(self._billed.cost),
+        }
 
     def _session(self, session: str) -> S:
         if session not in self._sessions:

@@ -24,6 +24,8 @@ class Limits:
     CPU a guess takes cores that drivers and other members need."""
     sessions: int = 1024
     """Open sessions; further ones are refused as overload."""
+    requests: int = 1024
+    """Plain requests that are written or wait for their turn; further ones are refused."""
     idle_seconds: float = 60.0
     """A session not spoken to for so long is closed: its driver is gone."""
 

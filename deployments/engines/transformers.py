@@ -149,6 +149,7 @@ class TransformersEngine(SessionEngine[State]):
             "steps_ahead": self._steps_ahead,
             "step_seconds": self._step_seconds,
             "cache_bytes": self._forward.cache.bytes,
+            **self.billed,
         }
 
     @property

@@ -9,8 +9,11 @@ import numpy as np
 
 from ensemble.errors import BadAnswer
 from ensemble.member import Distribution, Floats, LogprobsAt, Next, Payload, Proposal, Propose, Question, Score, Scored
-from ensemble.vocabulary import Ids
 
+_largest = np.maximum.reduce
+"""NaN if there is one; a third of the time of ``max``."""
+_UNSIGNED = {4: np.uint32, 8: np.uint64}
+"""By bytes of an id: as these, negative ids are larger than all others."""
 _ROUNDING = 1e-3
 """Log-probabilities made of half-precision logits may exceed 0 by less."""
 
@@ -42,12 +45,13 @@ def _fault(question: Question | None, payload: Payload, size: int) -> str | None
 
 
 def _of_distribution(told: Distribution, size: int) -> str | None:
-    if not len(told.ids) or len(told.ids) != len(told.logprobs):
-        return "empty" if not len(told.ids) else "wrong_ids"
+    ids, logprobs = told.ids, told.logprobs
+    if not len(ids) or len(ids) != len(logprobs):
+        return "empty" if not len(ids) else "wrong_ids"
     # Where not even the likeliest token is possible, there is no distribution.
-    if not _probable(told.logprobs) or told.logprobs[0] == -np.inf:
+    if not -np.inf < _largest(logprobs) <= _ROUNDING:
         return "nan"
-    return None if _known(told.ids, max(size, told.size)) else "wrong_ids"
+    return None if _largest(ids.view(_UNSIGNED[ids.itemsize])) < max(size, told.size) else "wrong_ids"
 
 
 def _of_look_up(question: LogprobsAt, payload: Payload) -> str | None:
@@ -86,8 +90,4 @@ def _of_proposal(question: Propose, proposal: Proposal, size: int) -> str | None
 
 def _probable(logprobs: Floats) -> bool:
     """No NaN and nothing above 0: the largest tells both."""
-    return bool(logprobs.max() <= _ROUNDING)
-
-
-def _known(ids: Ids, size: int) -> bool:
-    return bool(ids.max() < size) and bool(ids.min() >= 0)
+    return bool(_largest(logprobs) <= _ROUNDING)

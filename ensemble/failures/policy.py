@@ -35,6 +35,11 @@ class Policy:
     breaker_seconds: float = 5.0
     """Seconds that it is not asked; then one request tries it."""
 
+    @property
+    def timed(self) -> bool:
+        """Whether single messages have to be watched."""
+        return self.step_seconds is not None or self.hedge_seconds is not None
+
     def least(self, members: int) -> int:
         """Members that have to take part.
 

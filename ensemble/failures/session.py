@@ -8,7 +8,7 @@ vocabulary spells a text always the same way. Deadlines and second replicas belo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -93,11 +93,12 @@ class Asked(asyncio.Future[Reply]):
         super().__init__()
         self._session = session
         self._question, self._edit = question, edit
-        self._sent: asyncio.Future[Reply] | None = None
-        self._to = session.inner
-        self._give_up_at: float | None = None
-        self._timers: list[asyncio.TimerHandle] = []
-        self._work: asyncio.Task[None] | None = None
+
+    # What most messages never need is not made for each of them.
+    _sent: asyncio.Future[Reply] | None = None
+    _give_up_at: float | None = None
+    _work: asyncio.Task[None] | None = None
+    _timers: Sequence[asyncio.TimerHandle] = ()
 
     def send(self) -> None:
         """Say it to the session's replica."""
@@ -105,10 +106,10 @@ class Asked(asyncio.Future[Reply]):
         self._to = self._session.inner
         self._sent = self._to.post(self._question, edit=self._edit)
         self._sent.add_done_callback(self._came)
-        if policy.step_seconds is not None:
-            self._timers.append(self.get_loop().call_later(policy.step_seconds, self._late))
-        if policy.hedge_seconds is not None:
-            self._timers.append(self.get_loop().call_later(policy.hedge_seconds, self._slow))
+        if policy.timed:
+            due = ((policy.step_seconds, self._late), (policy.hedge_seconds, self._slow))
+            later = self.get_loop().call_later
+            self._timers = [later(seconds, act) for seconds, act in due if seconds is not None]
 
     def cancel(self, msg: object = None) -> bool:
         cancelled = super().cancel(msg)
@@ -218,9 +219,10 @@ class Asked(asyncio.Future[Reply]):
 
     def _over(self) -> None:
         """Nobody waits any more."""
-        self._stop_timers()
+        if self._timers:
+            self._stop_timers()
         self._session.landed()
-        if self._sent is not None and not self._sent.done():
+        if self._sent is not None:
             self._sent.cancel()
         if self._work is not None and self._work is not _current() and not self._work.done():
             self._work.cancel()
@@ -228,7 +230,7 @@ class Asked(asyncio.Future[Reply]):
     def _stop_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
-        self._timers.clear()
+        self._timers = ()
 
 
 def _current() -> asyncio.Task[object] | None:

@@ -138,6 +138,7 @@ class VllmEngine(SessionEngine[Held]):
             "steps": self._core.requests,
             "tokens": self._core.tokens,
             "step_seconds": self._seconds,
+            **self.billed,
         }
 
     @property
