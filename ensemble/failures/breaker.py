@@ -35,6 +35,8 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._closed_until: float | None = None
+        self.troubled = False
+        """Whether there was a failure since the last success."""
 
     @property
     def open(self) -> bool:
@@ -55,13 +57,14 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        self._failures, self._closed_until = 0, None
+        self._failures, self._closed_until, self.troubled = 0, None, False
 
     def failed(self) -> None:
-        self._failures += 1
+        self._failures, self.troubled = self._failures + 1, True
         if self._failures >= self._most or self.open:
             self.trip()
 
     def trip(self) -> None:
         """Open it at once: the member is known to be lost."""
+        self.troubled = True
         self._closed_until = self._clock() + self._seconds

@@ -108,7 +108,8 @@ class GuardedMember(Member):
             self._breaker.failed()
 
     def succeeded(self) -> None:
-        self._breaker.succeeded()
+        if self._breaker.troubled:
+            self._breaker.succeeded()
 
     def late(self) -> MemberTimeout:
         return MemberTimeout(f"{self.name} took more than {self.policy.step_seconds:g} seconds", member=self.name)

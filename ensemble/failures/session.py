@@ -29,7 +29,7 @@ class GuardedSession(Session):
         self.member, self.vocabulary = inner.member, inner.vocabulary
         self.guard = guard
         self.inner = inner
-        self.held = _Held(request.partial.encode())
+        self.held = _Held(request.partial.encode(), inner.vocabulary)
         self._request = request
         self._flying = 0
         self._turn = asyncio.Lock()
@@ -143,7 +143,8 @@ class Asked(asyncio.Future[Reply]):
     def _count(self, reply: Reply) -> None:
         """Take a reply as the answer."""
         session = self._session
-        session.held.apply(self._edit, session.vocabulary)
+        if self._edit is not None:
+            session.held.note(self._edit)
         session.guard.succeeded()
         self._over()
         self.set_result(reply)
@@ -240,49 +241,63 @@ def _current() -> asyncio.Task[object] | None:
         return None
 
 
-class _Held:
-    """What a session's continuation holds: a text in its member's spelling, then ids."""
+_LOG = 256
+"""Edits after which they are summed up: few enough to keep, many enough to make a step cheap."""
 
-    def __init__(self, text: bytes) -> None:
+
+class _Held:
+    """What a session's continuation holds: a text in its member's spelling, then ids, then edits not yet summed up."""
+
+    def __init__(self, text: bytes, vocabulary: Vocabulary) -> None:
         self._text = text
+        self._vocabulary = vocabulary
         self._changed = False
         self._ids: list[int] = []
-        self._size = len(text)
-        self.known = True
+        self._log: list[Edit] = []
+        self._known = True
+
+    @property
+    def known(self) -> bool:
         """False once it was cut back into the text, whose ids only the member knows."""
+        self._sum_up()
+        return self._known
 
     @property
     def edits(self) -> list[Edit]:
         """What makes a session like this one of one that was just opened."""
+        self._sum_up()
         edits: list[Edit] = [SyncText(self._text)] if self._changed else []
         return [*edits, Append(tuple(self._ids))] if self._ids else edits
 
     def copy(self) -> _Held:
+        self._sum_up()
         held = copy(self)
-        held._ids = list(self._ids)
+        held._ids, held._log = list(self._ids), []
         return held
 
-    def apply(self, edit: Edit | None, vocabulary: Vocabulary) -> None:
-        """Note an edit that was carried out."""
-        if isinstance(edit, Append):
-            self._extend(edit.ids, vocabulary)
-        elif isinstance(edit, SyncText):
-            self._respell(edit.text, vocabulary)
-        elif edit is not None:
-            self._cut(edit.count, vocabulary)
-            self._extend(edit.ids if isinstance(edit, Replace) else (), vocabulary)
+    def note(self, edit: Edit) -> None:
+        """An edit that was carried out."""
+        self._log.append(edit)
+        if len(self._log) >= _LOG:
+            self._sum_up()
 
-    def _extend(self, ids: tuple[int, ...], vocabulary: Vocabulary) -> None:
-        self._ids.extend(ids)
-        self._size += len(vocabulary.text(ids))
+    def _sum_up(self) -> None:
+        for edit in self._log:
+            if isinstance(edit, SyncText):
+                self._respell(edit.text)
+            elif isinstance(edit, Append):
+                self._ids.extend(edit.ids)
+            else:
+                self._cut(edit.count)
+                self._ids.extend(edit.ids if isinstance(edit, Replace) else ())
+        self._log.clear()
 
-    def _respell(self, text: bytes, vocabulary: Vocabulary) -> None:
-        # Ids that spell the text already stay as they are. Comparing sizes first spares spelling them in every step.
-        if len(text) != self._size or self._text + vocabulary.text(self._ids) != text:
-            self._text, self._ids, self._changed, self._size = text, [], True, len(text)
+    def _respell(self, text: bytes) -> None:
+        # Ids that spell the text already stay as they are.
+        if self._text + self._vocabulary.text(self._ids) != text:
+            self._text, self._ids, self._changed = text, [], True
 
-    def _cut(self, count: int, vocabulary: Vocabulary) -> None:
+    def _cut(self, count: int) -> None:
         kept = len(self._ids) - count
-        self.known = self.known and kept >= 0
-        self._size -= len(vocabulary.text(self._ids[max(kept, 0) :]))
+        self._known = self._known and kept >= 0
         del self._ids[max(kept, 0) :]
