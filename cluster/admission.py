@@ -71,6 +71,35 @@ def admitted(
     return Seats(prefer, {name: max(Counter(places[name]).values()) for name in apart})
 
 
+def spare(
+    configuration: Configuration, nodes: Sequence[Node], current: Mapping[str, Collection[str]], seats: Seats
+) -> list[str]:
+    """Deployments of which there is room for one more replica, for all of them at once, by served name.
+
+    Args:
+        nodes: with what is free while everything that runs goes on running.
+        current: ids of the nodes where it runs already, one for each replica.
+    """
+    deployments = plan(configuration).deployments
+    missing = {d.served_as: d.replicas - len(current.get(d.served_as, ())) for d in deployments}
+    found = [replace(d, replicas=missing[d.served_as]) for d in deployments if missing[d.served_as] > 0]
+    more: list[str] = []
+    for deployment in sorted(deployments, key=lambda d: (d.gpus, d.cpus)):
+        one = replace(deployment, replicas=1)
+        # Where the number on one node is limited, it may be reached on every node.
+        if deployment.served_as not in seats.per_node and _fit([*found, one], nodes):
+            found.append(one)
+            more.append(deployment.served_as)
+    return more
+
+
+def _fit(deployments: Sequence[Deployment], nodes: Sequence[Node]) -> bool:
+    try:
+        return bool(place(deployments, nodes))
+    except Unplaceable:
+        return False
+
+
 @dataclass
 class Patience:
     """Watches replicas that wait for a node, and loses patience with those that wait in vain."""

@@ -19,8 +19,6 @@ from deployments.engines.settings import Limits, ModelSettings
 from deployments.gateway import Limits as HttpLimits
 from deployments.ingress import Listing
 from deployments.placement import Placement
-from ensemble.member import Capability
-from ensemble.method import named
 
 
 class Arguments(BaseModel):
@@ -32,20 +30,36 @@ class Arguments(BaseModel):
     """Labels of the nodes to try first, by deployment. Omitted: any node with room."""
     per_node: dict[str, int] = {}
     """Most replicas on one node, by deployment. Omitted: any number."""
+    spare: list[str] = []
+    """Deployments of which there is room for one more replica, so that a new version comes up before the old one goes.
+    Omitted: of none."""
 
 
 def build(arguments: Arguments) -> serve.Application:
     """Every model, every ensemble over them, and the gateway over both."""
     configuration = parse(arguments.config)
     placed = placements(arguments, configuration)
-    models = {name: _model(name, config, placed[f"model-{name}"]) for name, config in configuration.models.items()}
+    grace = configuration.gateway.grace_seconds
+    models = {
+        name: model.deploy(
+            settings_of(name, config), replicas=config.replicas, placement=placed[f"model-{name}"], grace=grace
+        )
+        for name, config in configuration.models.items()
+    }
     served = {name: models[base] for name, base in configuration.bases.items()}
     for name in in_order(configuration):
         served[name] = _ensemble(configuration, name, served, placed[f"ensemble-{name}"])
     listings = {name: _listing(configuration, name) for name in (*configuration.bases, *configuration.ensembles)}
     gateway = configuration.gateway
     limits = HttpLimits(body_bytes=gateway.max_body_bytes, choices=gateway.max_choices)
-    return ingress.deploy(listings, served, limits, replicas=gateway.replicas, placement=placed["gateway"])
+    return ingress.deploy(
+        listings,
+        served,
+        limits,
+        replicas=gateway.replicas,
+        placement=placed["gateway"],
+        grace=grace,
+    )
 
 
 def in_order(configuration: Configuration) -> list[str]:
@@ -66,7 +80,12 @@ def in_order(configuration: Configuration) -> list[str]:
 
 def settings_of(name: str, config: ModelConfig) -> ModelSettings:
     """What a replica of the model needs to know."""
-    limits = Limits(prefill_chunk=config.prefill_chunk, run_ahead=config.run_ahead, idle_seconds=config.idle_seconds)
+    limits = Limits(
+        prefill_chunk=config.prefill_chunk,
+        run_ahead=config.run_ahead,
+        requests=config.sessions + config.queue,
+        idle_seconds=config.idle_seconds,
+    )
     return ModelSettings(
         name=name,
         source=config.source,
@@ -90,12 +109,19 @@ def settings_of(name: str, config: ModelConfig) -> ModelSettings:
 def placements(arguments: Arguments, configuration: Configuration) -> dict[str, Placement]:
     """What one replica of each deployment reserves, and on which nodes."""
     return {
-        d.served_as: placement(d, arguments.prefer.get(d.served_as, {}), arguments.per_node.get(d.served_as))
+        d.served_as: placement(
+            d,
+            arguments.prefer.get(d.served_as, {}),
+            arguments.per_node.get(d.served_as),
+            d.served_as in arguments.spare,
+        )
         for d in plan(configuration).deployments
     }
 
 
-def placement(deployment: Deployment, prefer: Mapping[str, str], per_node: int | None = None) -> Placement:
+def placement(
+    deployment: Deployment, prefer: Mapping[str, str], per_node: int | None = None, spare: bool = False
+) -> Placement:
     """What one replica reserves, and on which nodes, in Ray's words."""
     return Placement(
         amounts=deployment.bundle,
@@ -103,11 +129,8 @@ def placement(deployment: Deployment, prefer: Mapping[str, str], per_node: int |
         labels=deployment.labels,
         prefer=prefer,
         per_node=per_node,
+        spare=spare,
     )
-
-
-def _model(name: str, config: ModelConfig, placed: Placement) -> serve.Application:
-    return model.deploy(settings_of(name, config), replicas=config.replicas, placement=placed)
 
 
 def _ensemble(
@@ -124,6 +147,8 @@ def _ensemble(
         caps=config.caps.value,
         budget=config.budget.value,
         judge=_judge(str(config.judge), judge) if judge is not None else None,
+        queue=config.queue,
+        policy=config.policy.value,
     )
     asked = {*config.members, *([judge.model] if judge is not None and judge.model is not None else [])}
     return driver.deploy(
@@ -131,17 +156,16 @@ def _ensemble(
         {member: served[member] for member in sorted(asked)},
         replicas=config.replicas,
         placement=placed,
+        grace=configuration.gateway.grace_seconds,
     )
 
 
 def places(configuration: Configuration, name: str) -> int | None:
-    """Choices that one driver of the ensemble co-decodes at once: as many as its scarcest member has places for.
+    """Choices that one driver of the ensemble works on at once: as many as its scarcest member has places for.
 
-    ``None`` if its method opens no sessions, or only at other ensembles, which have drivers of their own.
+    ``None`` if all its members are ensembles, which have drivers of their own.
     """
     ensemble = configuration.ensembles[name]
-    if Capability.SESSIONS not in named(ensemble.method).needs:
-        return None
     seats = Counter(configuration.bases[member] for member in ensemble.members if member in configuration.bases)
     models = {base: configuration.models[base] for base in seats}
     free = [(m.sessions - reserve(m.sessions)) * m.replicas // seats[base] for base, m in models.items()]
@@ -154,4 +178,7 @@ def _judge(name: str, config: JudgeConfig) -> JudgeSettings:
 
 def _listing(configuration: Configuration, name: str) -> Listing:
     ensemble: EnsembleConfig | None = configuration.ensembles.get(name)
-    return Listing(ensemble.method, ensemble.members) if ensemble is not None else Listing()
+    if ensemble is None:
+        return Listing()
+    judge = configuration.judges[ensemble.judge].model if ensemble.judge is not None else None
+    return Listing(ensemble.method, ensemble.members, ensemble.policy.value.least(len(ensemble.members)), judge)

@@ -6,17 +6,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.context import _disconnect, _get_global_client
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from cluster import census
-from cluster.admission import Patience, admitted
+from cluster.admission import Patience, admitted, spare
 from cluster.app import Arguments, build
 from cluster.plan import plan
 from cluster.schema import Configuration
@@ -26,7 +28,11 @@ Progress = Callable[[Mapping[str, str]], None]
 """Told the state of every deployment, by name, whenever it has changed."""
 
 _LOOK_AGAIN = 0.1
-"""Seconds between two looks at what is starting."""
+"""Seconds between two looks at what is starting or ending."""
+_ANSWER_WITHIN = 10.0
+"""Seconds that the gateway has to answer a question about itself."""
+_LAST_WORDS = 0.5
+"""Seconds that Serve's proxy has to send on the last of what the gateway told it."""
 
 
 @contextmanager
@@ -72,10 +78,12 @@ def start(
         ConfigurationError: a deployment could not be started; the message is the deployment's own.
     """
     attach(configuration, address)
-    seats = admitted(configuration, census.nodes(configuration.name), census.places(configuration.name), wait=wait)
+    current = census.places(configuration.name)
+    seats = admitted(configuration, census.nodes(configuration.name), current, wait=wait)
     wanted = {"host": host or configuration.gateway.host, "port": configuration.gateway.port if port is None else port}
     serve.start(http_options=wanted, logging_config={"log_level": "WARNING"})
-    application = build(Arguments(config=configuration.as_dict(), **seats._asdict()))
+    room = spare(configuration, census.nodes(), current, seats)
+    application = build(Arguments(config=configuration.as_dict(), spare=room, **seats._asdict()))
     target = serve.RunTarget(application, name=configuration.name, route_prefix="/")
     try:
         serve.run_many([target], wait_for_applications_running=False)
@@ -124,6 +132,37 @@ def _own_cluster(**options: Any) -> None:
             ray.shutdown()
             if attempt == 2:
                 raise
+
+
+def drain(configuration: Configuration, seconds: float, told: Callable[[int], None] | None = None) -> int:
+    """Let the gateway take no more requests, and wait until those under way are answered.
+
+    Args:
+        seconds: to wait at most.
+        told: called once with the requests that were under way, if there were any.
+
+    Returns:
+        How many are not answered even then.
+    """
+    gateway = serve.get_deployment_handle("gateway", configuration.name)
+    end = time.monotonic() + seconds
+    left = _closed(gateway)
+    if left and told is not None:
+        told(left)
+    while left and time.monotonic() < end:
+        time.sleep(_LOOK_AGAIN)
+        left = _closed(gateway)
+    time.sleep(_LAST_WORDS)
+    return left
+
+
+def _closed(gateway: DeploymentHandle[Any]) -> int:
+    """Tell all replicas of the gateway to take no more requests; returns how many are under way."""
+    with suppress(TimeoutError, RayError, RayServeException):
+        told = gateway.broadcast("drain").results(timeout_s=_ANSWER_WITHIN, return_exceptions=True)
+        # A replica that is gone has nothing under way.
+        return sum(inside for inside in told if isinstance(inside, int))
+    return 0
 
 
 def stop(configuration: Configuration, *, cluster: bool) -> None:

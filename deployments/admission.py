@@ -1,17 +1,27 @@
-"""Admission: how many requests one driver co-decodes at once.
+"""Admission: how many requests one driver works on at once, and how many may wait for their turn.
 
-A session that is being decoded holds a place at its member, and a request holds one at every member. Were each place
-waited for by itself, two requests could hold what the other needs. So a request waits once, for all of its places
-together, first come first served, before it opens anything. What other drivers of the same members do is not seen from
-here: the members' engines take places back from idle sessions, so that all drivers together may slow down but not lock.
+A request holds a place at every member. Were each place waited for by itself, two requests could hold what the other
+needs. So a request waits once, for all of its places together, first come first served, before it opens anything. What
+other drivers of the same members do is not seen from here: the members' engines take places back from idle sessions,
+so that all drivers together may slow down but not lock.
+
+Nor do ensembles within one another lock. Whoever holds places here waits for places only at ensembles further in; a
+configuration has no cycles, and the innermost wait for models alone, which come to their end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from ensemble.errors import QueueFull
+
+_RECENT = 0.2
+"""Weight of the latest request in the mean time that a place is held."""
 
 
 def reserve(places: int) -> int:
@@ -24,19 +34,28 @@ def reserve(places: int) -> int:
 
 
 class Admission:
-    """Places of one driver.
+    """Places of one driver, and the queue before them.
 
     >>> async def main() -> int:
-    ...     admission = Admission(places=2)
+    ...     admission = Admission(places=2, queue=64)
     ...     async with admission.held(1), admission.held(1):
     ...         return admission.free
     >>> asyncio.run(main())
     0
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, places: int, queue: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            queue: requests that may wait; 0: none, what finds no place is refused.
+            clock: seconds.
+        """
+        self._places, self._queue, self._clock = places, queue, clock
         self.free = places
+        self.refused = 0
+        """Requests that found the queue full."""
+        self._seconds = 0.0
+        """Mean time that a place is held, the latest requests counting most; 0 before the first has ended."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
@@ -50,18 +69,25 @@ class Admission:
 
         Args:
             places: choices that the request decodes at once; more than there are count as all.
+
+        Raises:
+            QueueFull: at once, if as many wait already as may.
         """
         places = min(places, self._places)
         await self._taken(places)
+        began = self._clock()
         try:
             yield
         finally:
+            self._note(self._clock() - began)
             self._returned(places)
 
     async def _taken(self, places: int) -> None:
         if not self._waiting and places <= self.free:
             self.free -= places
             return
+        if len(self._waiting) >= self._queue:
+            raise self._full()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((places, turn))
         try:
@@ -72,6 +98,16 @@ class Admission:
                 self._waiting.remove((places, turn))
             self._returned(places if came else 0)
             raise
+
+    def _full(self) -> QueueFull:
+        self.refused += 1
+        error = QueueFull(f"{self.waiting} requests wait for their turn already; more are not taken on")
+        before = sum(places for places, _ in self._waiting)
+        error.retry_after = max(1, math.ceil(before * self._seconds / self._places))
+        return error
+
+    def _note(self, seconds: float) -> None:
+        self._seconds += (seconds - self._seconds) * (_RECENT if self._seconds else 1)
 
     def _returned(self, places: int) -> None:
         self.free += places

@@ -24,6 +24,15 @@ CONCURRENT_CALLS = 4096
 """Calls under way at one replica; sessions and slots bound the work, not this."""
 
 
+GRACE = 30.0
+"""Seconds that a replica which is stopped has for what is under way, unless the configuration says otherwise."""
+
+
+def ending(grace: float) -> dict[str, float]:
+    """Options of a deployment that lets its replicas end what is under way, for so many seconds."""
+    return {"graceful_shutdown_timeout_s": grace, "graceful_shutdown_wait_loop_s": min(0.5, grace)}
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What a driver learns of a member when it connects."""

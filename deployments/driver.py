@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.admission import Admission
-from deployments.calls import CONCURRENT_CALLS, LOGGING, Description
+from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, Description, ending
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
+from deployments.tally import ANSWERING, Stat, Tally
+from deployments.versions import require_version, version_of, versioned, versions_in
 from ensemble import judges
 from ensemble.concurrency import batches, together
 from ensemble.ensemble import Caps, Ensemble
-from ensemble.errors import BudgetExceeded
+from ensemble.errors import BudgetExceeded, EnsembleError
+from ensemble.failures.policy import Policy
 from ensemble.judges.judge import Judge
-from ensemble.request import Budget, Event, Request
+from ensemble.member import Capability
+from ensemble.request import Budget, Event, Finish, Incident, Request, Spent, Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,47 +51,94 @@ class EnsembleSettings:
     budget: Budget = field(default_factory=Budget)
     judge: JudgeSettings | None = None
     places: int | None = None
-    """Choices that this driver co-decodes at once; further ones wait. ``None``: the method opens no sessions."""
+    """Choices that this driver works on at once; further ones wait. ``None``: all; its members admit for themselves."""
+    queue: int = 64
+    """Requests that wait for places; further ones are refused."""
+    policy: Policy = field(default_factory=Policy)
 
 
 class EnsembleReplica:
     """One copy of an ensemble's driver. It serves one name; what can be asked of it is what can be asked of a model."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, settings: EnsembleSettings, handles: Mapping[str, DeploymentHandle[Any]]
+        self,
+        settings: EnsembleSettings,
+        handles: Mapping[str, DeploymentHandle[Any]],
+        version: str | None = None,
+        versions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """
         Args:
             handles: of members and of the judge's model, by name.
+            version: who asks for another one is refused.
+            versions: of members and of the judge's model, by name; no others are asked.
         """
+        self._version = version
+        members = await together(
+            RemoteMember.connect(name, handles[name], version=versions.get(name)) for name in settings.members
+        )
+        await together(_warmed(member) for member in members)
+        self._tally = Tally()
         self._ensemble = Ensemble(
             settings.name,
             settings.method,
-            await together(RemoteMember.connect(name, handles[name]) for name in settings.members),
+            members,
             options=settings.options,
-            judge=await _connected(settings.judge, handles),
+            judge=await _connected(settings.judge, handles, versions),
             caps=settings.caps,
             budget=settings.budget,
+            policy=settings.policy,
+            untold=self._tally.note,
         )
         self._budget = settings.budget
-        self._admission = Admission(settings.places) if settings.places is not None else None
+        self._admission = Admission(settings.places, settings.queue) if settings.places is not None else None
         self._running = 0
 
-    async def describe(self, name: str) -> Description:
+    async def describe(self, name: str, version: str | None = None) -> Description:
+        require_version(name, version, self._version)
         return Description(self._ensemble.card, None)
 
-    async def generate(self, name: str, request: Request) -> AsyncGenerator[list[Event], None]:
+    async def generate(
+        self, name: str, request: Request, version: str | None = None
+    ) -> AsyncGenerator[list[Event], None]:
         """Events in batches: whatever is there goes out together, nothing waits."""
+        require_version(name, version, self._version)
         self._running += 1
         try:
-            async with (
-                self._admitted(request) as admitted,
-                aclosing(batches(self._ensemble.generate(admitted))) as ready,
-            ):
+            async with aclosing(batches(self._answered(request))) as ready:
                 async for events in ready:
+                    for event in events:
+                        self._tally.note(event)
                     yield events
         finally:
             self._running -= 1
+
+    async def _answered(self, request: Request) -> AsyncGenerator[Event, None]:
+        try:
+            async with (
+                self._admitted(request) as admitted,
+                aclosing(self._ensemble.generate(admitted)) as events,
+            ):
+                async for event in self._introduced(events):
+                    yield event
+        except _Late as late:
+            if request.budget.tightest(self._budget).exhausted != "partial":
+                raise
+            for choice in range(request.n):
+                yield Incident("exhausted", str(late.param), choice=choice)
+                yield Finish("length", choice)
+
+    async def _introduced(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """The events, with who answers before the first that tells of an answer."""
+        introduced = False
+        async for event in events:
+            if isinstance(event, Trace) and event.kind == ANSWERING:
+                continue
+            if not introduced and not isinstance(event, Spent):
+                introduced = True
+                members = [member.name for member in self._ensemble.members]
+                yield Trace(ANSWERING, {"method": self._ensemble.method, "members": members})
+            yield event
 
     @asynccontextmanager
     async def _admitted(self, request: Request) -> AsyncIterator[Request]:
@@ -103,22 +155,39 @@ class EnsembleReplica:
                     await stack.enter_async_context(self._admission.held(request.n))
             except TimeoutError as error:
                 rule = f"the budget of {budget.seconds} seconds was used up by waiting for other requests"
-                raise BudgetExceeded(rule, param="budget.seconds") from error
+                raise _Late(rule, param="budget.seconds") from error
             if budget.seconds is not None:
                 left = max(budget.seconds - (loop.time() - began), 1e-3)
                 request = replace(request, budget=replace(request.budget, seconds=left))
             yield request
 
-    async def stats(self, name: str) -> Mapping[str, float]:
-        waiting = self._admission.waiting if self._admission is not None else 0
-        return {"running": self._running, "waiting": waiting}
+    async def stats(self, name: str) -> Mapping[Stat, float]:
+        waiting, refused = (a.waiting, a.refused) if (a := self._admission) is not None else (0, 0)
+        return {"running": self._running, "waiting": waiting, "queue_refused": refused, **self._tally.stats()}
 
 
-async def _connected(settings: JudgeSettings | None, handles: Mapping[str, DeploymentHandle[Any]]) -> Judge | None:
+class _Late(BudgetExceeded):
+    """The turn of a request came after its time."""
+
+
+async def _warmed(member: RemoteMember) -> None:
+    """Open and close a session, so that the first request finds a router and a line that are connected."""
+    if Capability.SESSIONS not in member.card.capabilities:
+        return
+    # What is wrong with a member is told to requests; a driver starts without it.
+    with suppress(EnsembleError):
+        async with await member.start(Request(prompt=".")) as session:
+            await session.exchange()
+
+
+async def _connected(
+    settings: JudgeSettings | None, handles: Mapping[str, DeploymentHandle[Any]], versions: Mapping[str, str]
+) -> Judge | None:
     if settings is None:
         return None
-    model = settings.model
-    member = await RemoteMember.connect(model, handles[model]) if model is not None else None
+    member = None
+    if (model := settings.model) is not None:
+        member = await RemoteMember.connect(model, handles[model], version=versions.get(model))
     return judges.build(settings.kind, settings.name, settings.options, member)
 
 
@@ -128,10 +197,12 @@ def deploy(
     *,
     replicas: int = 1,
     placement: Placement = ANYWHERE,
+    grace: float = GRACE,
 ) -> serve.Application:
     """The deployment of an ensemble.
 
     Args:
+        grace: seconds that a replica which is stopped has for what is under way.
         served: the deployments of its members and of its judge's model, by name.
     """
     deployment = serve.deployment(
@@ -141,5 +212,8 @@ def deploy(
         **placement.options(),
         max_ongoing_requests=CONCURRENT_CALLS,
         logging_config=LOGGING,
+        **ending(grace),
     )
-    return deployment.bind(settings, dict(served))
+    versions = versions_in(served)
+    version = version_of(settings, versions)
+    return versioned(deployment, version).bind(settings, dict(served), version, versions)

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,22 +20,25 @@ from starlette.responses import Response
 
 from deployments.api import errors, metrics, replies
 from deployments.api.connection import EventStream, json_object, while_connected
+from deployments.api.door import Door
+from deployments.api.readiness import READY, readiness
 from deployments.api.replies import Frame, server_sent
 from deployments.api.requests import Body, ChatBody, CompletionBody
 from deployments.api.shapes import ChatShape, Json, Shape, TextShape
 from deployments.api.wire import parse
+from deployments.tally import ANSWERING, Stat
 from ensemble.concurrency import merge
 from ensemble.ensemble import Ensemble
-from ensemble.errors import BadAnswer, BadRequest, OverCap, UnknownModel
+from ensemble.errors import BadAnswer, BadRequest, BudgetExceeded, EnsembleError, OverCap, UnknownModel
 from ensemble.member import Member
 from ensemble.meter import Meter
 from ensemble.method import named
-from ensemble.request import Answer, Budget, Event, Finish, Request, Spent, collect
+from ensemble.request import Answer, Budget, Event, Finish, Incident, Request, Spent, Trace, Usage, collect
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
-"""Status by model; ``"ready"`` is ready, anything else says what is missing."""
-Stats = Callable[[], Awaitable[Mapping[str, Mapping[str, float]]]]
-"""By model, value by metric name."""
+"""By name, the state of each one's own deployment; ``"ready"`` is ready, anything else says what is missing."""
+Stats = Callable[[], Awaitable[Mapping[str, Mapping[Stat, float]]]]
+"""By model, value by metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ class Served:
     members: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     """Names of the method's options."""
+    least: int = 0
+    """Members without which it does not work."""
+    judge: str | None = None
+    """The model that its judge asks."""
 
     @classmethod
     def of(cls, member: Member) -> Served:
@@ -63,7 +71,8 @@ class Served:
         if not isinstance(member, Ensemble):
             return cls(member)
         options = tuple(named(member.method).Options.model_fields)
-        return cls(member, member.method, tuple(m.name for m in member.members), options)
+        members = tuple(m.name for m in member.members)
+        return cls(member, member.method, members, options, len(members))
 
 
 def build_app(
@@ -74,6 +83,7 @@ def build_app(
     stats: Stats | None = None,
     clock: Callable[[], float] = time.time,
     tell_ids: bool = True,
+    door: Door | None = None,
 ) -> FastAPI:
     """The API over these models, by public name.
 
@@ -82,8 +92,10 @@ def build_app(
         stats: asked by /metrics; omitted: there are none.
         clock: seconds since 1970.
         tell_ids: give each response an ``x-request-id``; false where the server around the app does so.
+        door: closed before the server is taken down; omitted: it stays open.
     """
-    gateway = Gateway(models, limits or Limits(), ready, stats, clock)
+    door = door or Door()
+    gateway = Gateway(models, limits or Limits(), ready, stats, clock, door)
     app = FastAPI(title="ray-ensemble", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_route("/v1/chat/completions", gateway.chat, methods=["POST"])
     app.add_route("/v1/completions", gateway.completions, methods=["POST"])
@@ -92,6 +104,7 @@ def build_app(
     app.add_route("/health", gateway.health)
     app.add_route("/ready", gateway.ready)
     app.add_route("/metrics", gateway.metrics)
+    app.add_middleware(door.guard)
     errors.install(app, tell_ids=tell_ids)
     return app
 
@@ -106,6 +119,7 @@ class Gateway:
         ready: Ready | None,
         stats: Stats | None,
         clock: Callable[[], float],
+        door: Door,
     ) -> None:
         self._models = models
         self._limits = limits
@@ -113,6 +127,7 @@ class Gateway:
         self._stats = stats
         self._clock = clock
         self._since = int(clock())
+        self._door = door
 
     async def chat(self, http: HttpRequest) -> Response:
         return await self._answer(http, ChatBody, ChatShape())
@@ -125,12 +140,13 @@ class Gateway:
         served = self._find(body.model)
         requests = self._admitted(body, served)
         frame = self._frame(body, served, requests, shape)
-        events = _answered(served, requests)
+        events = _noted(_answered(served, requests), frame, errors.spending(http))
         if body.stream:
-            events = await while_connected(http.receive, replies.begun(events, frame))
-            return EventStream(server_sent(events, frame, lambda error: errors.told(error, errors.request_id(http))))
+            begun = await while_connected(http.receive, replies.begun(events, frame))
+            told = partial(errors.told, request_id=errors.request_id(http))
+            return EventStream(server_sent(begun.events, frame, told), begun.marks.headers)
         answer = await while_connected(http.receive, _collected(events))
-        return _json(replies.whole(answer, frame))
+        return _json(replies.whole(answer, frame), headers=replies.marks(answer).headers)
 
     def _find(self, name: str) -> Served:
         if name not in self._models:
@@ -186,10 +202,11 @@ class Gateway:
         return _json({"status": "ok"})
 
     async def ready(self, http: HttpRequest) -> Response:
-        reported = await self._ready() if self._ready else dict.fromkeys(self._models, "ready")
-        status = {name: reported.get(name, "unknown") for name in self._models}
-        ready = all(state == "ready" for state in status.values())
-        return _json({"ready": ready, "models": status}, 200 if ready else 503)
+        if not self._door.open:
+            return _json({"ready": False, "draining": True}, 503)
+        own = await self._ready() if self._ready else dict.fromkeys(self._models, READY)
+        found = readiness(self._models, own)
+        return _json(found.body(), 200 if found.ready else 503)
 
     async def metrics(self, http: HttpRequest) -> Response:
         stats = await self._stats() if self._stats else {}
@@ -221,15 +238,48 @@ async def _metered(served: Served, request: Request) -> AsyncGenerator[Event, No
             async for event in events:
                 yield event
         return
-    meter = Meter(request.budget)
-    (member,) = meter.wrap([served.member])
-    async with aclosing(member.generate(request)) as events:  # type: ignore[type-var]
+    async with aclosing(_kept(served.member, request)) as events:
         async for event in events:
-            for spent in meter.drain():
-                yield spent
             yield event
+
+
+async def _kept(model: Member, request: Request) -> AsyncGenerator[Event, None]:
+    """A model's events until its budget is used up."""
+    meter = Meter(request.budget)
+    (member,) = meter.wrap([model])
+    unfinished = dict.fromkeys(range(request.n))
+    try:
+        async with aclosing(member.generate(request)) as events:  # type: ignore[type-var]
+            async for event in events:
+                for spent in meter.drain():
+                    yield spent
+                if isinstance(event, Finish):
+                    unfinished.pop(event.choice, None)
+                yield event
+    except EnsembleError as error:
+        for spent in meter.drain():
+            yield spent
+        if request.budget.exhausted != "partial" or not isinstance(error, BudgetExceeded):
+            raise
+        for choice in unfinished:
+            yield Incident("exhausted", str(error.param), choice=choice)
+            yield Finish("length", choice)
     for spent in meter.drain():
         yield spent
+
+
+async def _noted(
+    events: AsyncGenerator[Event, None], frame: Frame, usage: dict[str, Usage]
+) -> AsyncGenerator[Event, None]:
+    """The same events; what is spent is added up in ``usage``, and who answers is put into the frame."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Trace) and event.kind == ANSWERING:
+                frame.method, frame.members = event.data["method"], event.data["members"]
+                continue
+            if isinstance(event, Spent):
+                usage[event.member] = usage.get(event.member, Usage()) + event.usage
+            yield event
 
 
 async def _collected(events: AsyncGenerator[Event, None]) -> Answer:
@@ -237,5 +287,5 @@ async def _collected(events: AsyncGenerator[Event, None]) -> Answer:
         return collect([event async for event in events])
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(replies.body(value), status, media_type="application/json")
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(replies.body(value), status, headers, media_type="application/json")

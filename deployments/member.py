@@ -1,7 +1,8 @@
 """The client side of a deployment: a handle that is a Member.
 
 Models and ensembles look alike from here. Ray chooses the replica, starts generations and opens sessions; what is said
-in a session goes over that replica's wire. Whatever happens to a replica becomes a typed, retryable error.
+in a session goes over that replica's wire. Whatever happens to a replica becomes a typed, retryable error, unless
+another replica can do the same before anybody has noticed.
 """
 
 from __future__ import annotations
@@ -9,41 +10,77 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, Self
 
+from grpc import RpcError  # type: ignore[import-untyped]
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import Description, new_session
-from deployments.wire.connection import GONE
+from deployments.opening import LONGEST_PAUSE, Opener
+from deployments.retrial import Retrial
+from deployments.tally import Stat
 from deployments.wire.line import Line
 from deployments.wire.server import Address
 from ensemble.concurrency import shielded
-from ensemble.errors import EnsembleError, MemberError, MemberLost, MissingCapability, Overloaded
+from ensemble.errors import EnsembleError, MemberError, MemberLost, MissingCapability, OtherVersion, Overloaded
 from ensemble.member import Capability, Exchange, Member, Reply, Session
-from ensemble.request import Event, Request
+from ensemble.request import Event, Request, Spent
 from ensemble.vocabulary import Vocabulary
 
 
 class RemoteMember(Member):
     """A deployed model, adapter or ensemble."""
 
-    def __init__(self, handle: DeploymentHandle[Any], description: Description) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        description: Description,
+        *,
+        version: str | None = None,
+        again: bool = False,
+    ) -> None:
         self.card = description.card
         self._vocabulary = description.vocabulary
         self._handle = handle
+        self._version = None if again else version
+        self._again = again
         self._lines: dict[Address, asyncio.Task[Line]] = {}
+        self._opener = Opener(self.name, self._open, self._close)
 
     @classmethod
-    async def connect(cls, name: str, handle: DeploymentHandle[Any]) -> RemoteMember:
-        """Wait until the deployment runs, and learn what it serves under this name."""
-        return cls(handle, await call(pinned(handle).describe, name))
+    async def connect(
+        cls, name: str, handle: DeploymentHandle[Any], *, version: str | None = None, again: bool = False
+    ) -> Self:
+        """Wait until the deployment runs, and learn what it serves under this name.
+
+        Args:
+            version: of the replicas to wait for, to learn from, and to ask; ``None``: any.
+            again: ask replicas of whatever version, and begin an answer again of which nothing had been told when its
+                replica was lost, or found itself among members of another version.
+        """
+        return cls(handle, await _described(name, handle, version), version=version, again=again)
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        response = begun(pinned(self._handle, stream=True).generate, self.name, request)
+        retrial, told = Retrial(self.name, self._again, request.budget.seconds), False
+        while True:
+            try:
+                async with aclosing(self._stream(request)) as events:
+                    async for event in events:
+                        # What an attempt has cost is to be paid in any case.
+                        told = told or not isinstance(event, Spent)
+                        yield event
+                return
+            except (MemberLost, OtherVersion) as error:
+                if told:
+                    raise
+                await retrial.after(error)
+
+    async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        response = begun(pinned(self._handle, stream=True).generate, self.name, request, self._version)
         finished = False
         try:
             with translated(self.name):
@@ -56,33 +93,52 @@ class RemoteMember(Member):
                 response.cancel()
 
     async def start(self, request: Request) -> Session:
+        """Open a session where Ray's router sends its key; from then on its replica is spoken to directly.
+
+        A replica that fails or does not answer is not waited for while there is another one.
+
+        Raises:
+            MemberLost: no replica has answered within seconds.
+        """
+        return await self._session(request)
+
+    async def restart(self, request: Request, lost: Session) -> Session:
+        return await self._session(request, lost.address if isinstance(lost, _RemoteSession) else None)
+
+    async def _session(self, request: Request, elsewhere: Address | None = None) -> Session:
         if self._vocabulary is None or Capability.SESSIONS not in self.card.capabilities:
             raise MissingCapability(f"{self.name} has no sessions", member=self.name)
-        key = new_session(self.name)
-        # A session begins where Ray's router sends its key; from then on its replica is spoken to directly.
-        replica = pinned(self._handle, key)
-        try:
-            with translated(self.name):
-                line = await self._line(await call(replica.open, key, request))
-        except BaseException:
-            # The replica may have opened it all the same; nobody else knows its key.
-            with suppress(EnsembleError, TimeoutError), translated(self.name):
-                # Serve would keep the call until a lost replica's successor runs.
-                async with asyncio.timeout(GONE):
-                    await shielded(call(replica.close, key))
-            raise
+        key, line = await self._opener.opened(request, elsewhere)
+        line.hold(key)
         return _RemoteSession(self.name, self._vocabulary, key, line)
 
-    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
+    async def _open(self, key: str, request: Request) -> Line:
         with translated(self.name):
-            ids: list[list[int]] = await call(pinned(self._handle).tokenise, self.name, list(texts))
-            return ids
+            return await self._line(await call(pinned(self._handle, key).open, key, request, self._version))
 
-    async def stats(self) -> Mapping[str, float]:
+    async def _close(self, key: str) -> None:
+        with translated(self.name):
+            await call(pinned(self._handle, key).close, key)
+
+    async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
+        retrial = Retrial(self.name, self._again)
+        while True:
+            try:
+                with translated(self.name):
+                    ids: list[list[int]] = await call(
+                        pinned(self._handle).tokenise, self.name, list(texts), self._version
+                    )
+                    return ids
+            except (MemberLost, OtherVersion) as error:
+                await retrial.after(error)
+
+    async def stats(self) -> Mapping[Stat, float]:
         """Sums over all replicas."""
         with translated(self.name):
             replicas = await self._handle.broadcast("stats", self.name).results_async()
-        return {name: sum(replica[name] for replica in replicas) for name in replicas[0]} if replicas else {}
+        # What a replica has not had to count yet is none.
+        names = dict.fromkeys(name for replica in replicas for name in replica)
+        return {name: sum(replica.get(name, 0) for replica in replicas) for name in names}
 
     async def _line(self, address: Address) -> Line:
         """The one line to a replica, connected."""
@@ -91,6 +147,17 @@ class RemoteMember(Member):
             line = asyncio.create_task(Line.to(self.name, address))
             self._lines = {at: known for at, known in self._lines.items() if not _lost(known)} | {address: line}
         return await shielded(line)
+
+
+async def _described(name: str, handle: DeploymentHandle[Any], version: str | None) -> Description:
+    """By a replica of this version, as soon as there is one."""
+    while True:
+        try:
+            with translated(name):
+                description: Description = await call(pinned(handle).describe, name, version)
+                return description
+        except OtherVersion:
+            await asyncio.sleep(LONGEST_PAUSE)
 
 
 def _lost(line: asyncio.Task[Line]) -> bool:
@@ -102,6 +169,11 @@ class _RemoteSession(Session):
     def __init__(self, member: str, vocabulary: Vocabulary, key: str, line: Line) -> None:
         self.member, self.vocabulary = member, vocabulary
         self._key, self._line = key, line
+
+    @property
+    def address(self) -> Address | None:
+        """Of the replica that has it."""
+        return self._line.address
 
     def _send(self, exchange: Exchange) -> asyncio.Future[Reply]:
         return self._line.exchange(self._key, exchange)
@@ -157,5 +229,5 @@ def translated(member: str) -> Iterator[None]:
         raise Overloaded(f"{member} has too much to do", member=member) from error
     except RayActorError as error:
         raise MemberLost(f"a replica of {member} was lost", member=member) from error
-    except (RayServeException, RayError) as error:
+    except (RayServeException, RayError, RpcError) as error:
         raise MemberLost(f"{member} cannot be reached: {type(error).__name__}", member=member) from error

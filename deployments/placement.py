@@ -34,12 +34,17 @@ class Placement:
     prefer nodes for bundles, so it has no effect on replicas of more than one piece."""
     per_node: int | None = None
     """Most replicas on one node; ``None``: any number. No effect on replicas of more than one piece either."""
+    spare: bool = False
+    """There is room for one replica more than there are: a new version comes up before the old one goes. Without, Serve
+    stops a replica before it starts the next, as the new one would wait for ever for what the old one holds."""
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``serve.deployment``."""
+        # Of any number of replicas one percent, rounded up, is one.
+        surge = {"max_surge_percent": 1} if self.spare else {}
         if self.pieces > 1:
-            return {"ray_actor_options": {**self._actor(), "num_gpus": 0}, **self._bundles()}
-        limit = {} if self.per_node is None else {"max_replicas_per_node": self.per_node}
+            return {"ray_actor_options": {**self._actor(), "num_gpus": 0}, **self._bundles(), **surge}
+        limit = surge if self.per_node is None else {**surge, "max_replicas_per_node": self.per_node}
         return {"ray_actor_options": {**self._actor(), **self._selectors()}, **limit}
 
     def _actor(self) -> dict[str, Any]:

@@ -6,8 +6,10 @@ Known errors tell what is wrong. Anything else is logged with its stack trace an
 from __future__ import annotations
 
 import logging
+import math
 import re
 import uuid
+from collections.abc import Mapping
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -15,7 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ensemble.errors import BadRequest, EnsembleError
+from deployments.api.shapes import error_object
+from ensemble.errors import BadRequest, Draining, EnsembleError
+from ensemble.request import Usage
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +95,7 @@ class RequestIds:
         except Exception as error:
             if started:
                 raise
-            await _response(told(error, name))(scope, receive, tagged)
+            await response(told(error, name), spending(Request(scope)))(scope, receive, tagged)
 
 
 def _named(scope: Scope) -> str:
@@ -99,23 +103,33 @@ def _named(scope: Scope) -> str:
     return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _response(error: EnsembleError) -> Response:
-    return JSONResponse(error.body(), error.status, {"retry-after": "1"} if error.retryable else None)
+def response(error: EnsembleError, usage: Mapping[str, Usage] | None = None) -> Response:
+    """The reply that tells an error: its body, its status, when to come again, and what was spent by model."""
+    headers = {"retry-after": str(math.ceil(error.retry_after or 1))} if error.retryable else {}
+    if isinstance(error, Draining):
+        headers["connection"] = "close"
+    return JSONResponse(error_object(error, usage or {}), error.status, headers)
+
+
+def spending(http: Request) -> dict[str, Usage]:
+    """What this request has spent, by model; whoever carries it out writes it here, so that errors can tell it."""
+    usage: dict[str, Usage] = http.scope["state"].setdefault("usage", {})
+    return usage
 
 
 async def _known(http: Request, error: Exception) -> Response:
-    return _response(told(error, request_id(http)))
+    return response(told(error, request_id(http)), spending(http))
 
 
 async def _routing(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow", "")
     if error.status_code == WrongVerb.status:
-        response = _response(WrongVerb(f"this route takes only {allowed}"))
-        response.headers["allow"] = allowed
-        return response
+        refusal = response(WrongVerb(f"this route takes only {allowed}"))
+        refusal.headers["allow"] = allowed
+        return refusal
     routes = ", ".join(sorted(route.path for route in http.app.routes))
-    return _response(UnknownRoute(f"there is no such route; there are: {routes}"))
+    return response(UnknownRoute(f"there is no such route; there are: {routes}"))
 
 
 async def _departed(http: Request, error: Exception) -> Response:

@@ -10,15 +10,17 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from deployments.api.shapes import Json, Shape, ensemble_object, trace_object, usage_object
+from deployments.api.marks import Marks, incident_object
+from deployments.api.shapes import Credits, Json, Shape, ensemble_object, error_object, trace_object, usage_object
 from ensemble.errors import EnsembleError
 from ensemble.request import Answer, Delta, Event, Finish, Incident, Spent, Trace, Usage, merge_credits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """What a reply says besides its events."""
 
@@ -33,6 +35,7 @@ class Frame:
     method: str | None = None
     """Of the ensemble; ``None`` for a single model, whose replies hold no ``ensemble``."""
     members: Sequence[str] = ()
+    """Of the ensemble. Both may be set as late as with the first event: who answers may be of another version."""
     trace: bool = False
     """Tell traces."""
     usage: bool = False
@@ -52,22 +55,41 @@ def whole(answer: Answer, frame: Frame) -> Json:
     reply = frame.head(frame.shape.whole)
     reply["choices"] = [frame.shape.choice(i, completion) for i, completion in enumerate(answer.choices)]
     reply["usage"] = usage_object(answer.usage)
-    if frame.method is not None:
-        credits = [completion.credits for completion in answer.choices]
-        reply["ensemble"] = ensemble_object(frame.method, frame.members, credits)
-        if frame.trace:
-            reply["ensemble"]["traces"] = [[trace_object(t) for t in choice.traces] for choice in answer.choices]
-    return reply
+    ensemble = _ensemble(frame, [completion.credits for completion in answer.choices], marks(answer))
+    if frame.trace:
+        ensemble["traces"] = [[trace_object(t) for t in choice.traces] for choice in answer.choices]
+    return reply | ({"ensemble": ensemble} if ensemble else {})
 
 
-async def begun(events: AsyncGenerator[Event, None], frame: Frame) -> AsyncGenerator[Event, None]:
-    """The same events, returned once the first that will be told is there, so that an earlier error is raised here."""
+def marks(answer: Answer) -> Marks:
+    """What a whole answer has to say of its own making."""
+    return Marks([incident for choice in answer.choices for incident in choice.incidents])
+
+
+def _ensemble(frame: Frame, credits: Sequence[Credits], marks: Marks) -> Json:
+    """Of a single model there is only to say that its budget ended the answer."""
+    if frame.method is None:
+        return marks.partial
+    return ensemble_object(frame.method, frame.members, credits) | marks.whole
+
+
+class Begun(NamedTuple):
+    """A stream of which something can be told."""
+
+    events: AsyncGenerator[Event, None]
+    """All of them."""
+    marks: Marks
+    """Of what has happened before."""
+
+
+async def begun(events: AsyncGenerator[Event, None], frame: Frame) -> Begun:
+    """The same events, returned once the first text is there, so that an earlier error is raised here."""
     waiting: list[Event] = []
     async for event in events:
         waiting.append(event)
         if isinstance(event, Delta | Finish) or (frame.trace and isinstance(event, Trace)):
             break
-    return _resumed(waiting, events)
+    return Begun(_resumed(waiting, events), Marks([event for event in waiting if isinstance(event, Incident)]))
 
 
 async def _resumed(waiting: Sequence[Event], events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
@@ -93,7 +115,7 @@ async def server_sent(
                 if told_now := chunks.of(event):
                     yield b"".join(map(_sse, told_now))
     except Exception as error:
-        yield _sse(told(error).body())
+        yield _sse(chunks.failed(told(error)))
     else:
         yield b"".join(map(_sse, chunks.last())) + b"data: [DONE]\n\n"
 
@@ -112,6 +134,7 @@ class _Chunks:
         self._unfinished = frame.choices
         self._credits: defaultdict[int, list[tuple[str, Mapping[str, float]]]] = defaultdict(list)
         self._usage: defaultdict[str, Usage] = defaultdict(Usage)
+        self._incidents: list[Incident] = []
 
     def of(self, event: Event) -> list[Json]:
         """What is to be told now."""
@@ -121,13 +144,17 @@ class _Chunks:
         if isinstance(event, Trace):
             return self._traced(event) if self._frame.trace else []
         if isinstance(event, Incident):
-            return []
+            return self._happened(event)
         told = self._written(event) if isinstance(event, Delta) else self._finished(event)
         return self._opening(event.choice) + told
 
     def last(self) -> list[Json]:
         """What is told after all choices are finished."""
         return [{**self._head, "choices": [], "usage": usage_object(self._usage)}] if self._frame.usage else []
+
+    def failed(self, error: EnsembleError) -> Json:
+        """What is told in place of all the rest."""
+        return error_object(error, self._usage)
 
     def _opening(self, choice: int) -> list[Json]:
         opening = None if choice in self._opened else self._frame.shape.opening(choice)
@@ -139,22 +166,31 @@ class _Chunks:
         if not delta.text and not delta.tokens:
             return []
         shown = self._frame.shape.delta(delta.choice, delta.text, delta.tokens)
-        return [self._chunk(shown, {"credits": dict(delta.credits)})]
+        return [self._chunk(shown, self._told({"credits": dict(delta.credits)}))]
 
     def _finished(self, finish: Finish) -> list[Json]:
         self._unfinished -= 1
         shown = self._frame.shape.delta(finish.choice, "", (), finish.reason)
-        if self._unfinished or self._frame.method is None:
+        if self._unfinished:
             return [self._chunk(shown)]
         credits = [merge_credits(self._credits[choice]) for choice in range(self._frame.choices)]
-        return [self._chunk(shown, ensemble_object(self._frame.method, self._frame.members, credits))]
+        in_order = sorted(self._incidents, key=lambda incident: incident.choice)
+        return [self._chunk(shown, _ensemble(self._frame, credits, Marks(in_order)))]
 
     def _traced(self, trace: Trace) -> list[Json]:
         shown = self._frame.shape.delta(trace.choice, "", ())
         return [*self._opening(trace.choice), self._chunk(shown, {"trace": trace_object(trace)})]
 
+    def _happened(self, incident: Incident) -> list[Json]:
+        self._incidents.append(incident)
+        if self._frame.method is None:
+            return []
+        shown = self._frame.shape.delta(incident.choice, "", ())
+        return [*self._opening(incident.choice), self._chunk(shown, {"incident": incident_object(incident)})]
+
+    def _told(self, ensemble: Json) -> Json:
+        """Only ensembles tell this."""
+        return {} if self._frame.method is None else ensemble
+
     def _chunk(self, choice: Json, ensemble: Json | None = None) -> Json:
-        chunk = {**self._head, "choices": [choice]}
-        if ensemble is not None and self._frame.method is not None:
-            chunk["ensemble"] = ensemble
-        return chunk
+        return {**self._head, "choices": [choice]} | ({"ensemble": ensemble} if ensemble else {})

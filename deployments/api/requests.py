@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.api.wire import Wire
 from ensemble.errors import BadRequest
-from ensemble.request import Budget, Message, Request, Role, Sampling
+from ensemble.request import Budget, Exhausted, Message, Request, Role, Sampling
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
@@ -79,9 +79,12 @@ class Spending(Wire):
     cost: Annotated[Decimal, Field(strict=False)] | None = None
     """A number, or a string where a float's rounding matters."""
     seconds: FiniteFloat | None = None
+    exhausted: Exhausted | None = None
+    """``error`` or ``partial``: what becomes of a request that uses its budget up. Omitted: as the ensemble says; for
+    a single model ``error``."""
 
     def budget(self) -> Budget:
-        return Budget(calls=self.calls, tokens=self.tokens, cost=self.cost, seconds=self.seconds)
+        return Budget(**self.model_dump())
 
 
 def _as_list(stop: Any) -> Any:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ensemble.errors import EnsembleError
 from ensemble.request import Completion, TokenLogprob, Trace, Usage, total
 
 Json = dict[str, Any]
@@ -158,6 +159,12 @@ def usage_object(usage: Mapping[str, Usage]) -> Json:
         "cost": str(whole.cost),
         "members": members,
     }
+
+
+def error_object(error: EnsembleError, usage: Mapping[str, Usage]) -> Json:
+    """An error as OpenAI tells it, with the usage where anything was spent."""
+    spent = any(own != Usage() for own in usage.values())
+    return error.body() | ({"usage": usage_object(usage)} if spent else {})
 
 
 def ensemble_object(method: str, members: Sequence[str], credits: Iterable[Credits]) -> Json:

@@ -46,6 +46,11 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """This connection has the session: it ends with it, even if nothing else is ever said about it. Has no outcome."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
     """Begin another session under this key that goes on from the same ids."""
 
@@ -62,7 +67,7 @@ class Cancel:
     """Give up the call of this number, which then has no outcome."""
 
 
-Operation = Exchange | Fork | Close | Cancel
+Operation = Exchange | Hold | Fork | Close | Cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +115,16 @@ def unpack_outcomes(message: bytes) -> list[tuple[int, Outcome]]:
 
 # Calls.
 
+_BARE: dict[str, type[Hold | Close | Cancel]] = {"hold": Hold, "close": Close, "cancel": Cancel}
+_BARE_NAMES: dict[type[Operation], str] = {operation: name for name, operation in _BARE.items()}
+
 
 def _operation(operation: Operation) -> tuple[Any, ...]:
     if isinstance(operation, Exchange):
         return ("exchange", operation.version, _edit(operation.edit), _question(operation.question))
     if isinstance(operation, Fork):
         return ("fork", operation.key)
-    return ("close",) if isinstance(operation, Close) else ("cancel",)
+    return (_BARE_NAMES[type(operation)],)
 
 
 def _operated(kind: str, fields: Sequence[Any]) -> Operation:
@@ -126,8 +134,7 @@ def _operated(kind: str, fields: Sequence[Any]) -> Operation:
     if kind == "fork":
         (key,) = fields
         return Fork(_str(key))
-    bare: dict[str, type[Close | Cancel]] = {"close": Close, "cancel": Cancel}
-    return bare[kind](*fields)
+    return _BARE[kind](*fields)
 
 
 def _edit(edit: Edit | None) -> tuple[Any, ...] | None:

@@ -6,7 +6,7 @@ import asyncio
 from itertools import count
 from typing import Any
 
-from deployments.wire.codec import Call, Cancel, Close, Fork, Operation, pack_calls, unpack_outcomes
+from deployments.wire.codec import Call, Cancel, Close, Fork, Hold, Operation, pack_calls, unpack_outcomes
 from deployments.wire.connection import GONE, Connection
 from deployments.wire.server import Address
 from ensemble.errors import EnsembleError, MemberError, MemberLost
@@ -18,6 +18,8 @@ class Line(Connection[Call]):
 
     def __init__(self, member: str) -> None:
         super().__init__()
+        self.address: Address | None = None
+        """Of the engine, when there is a connection."""
         self._member = member
         self._numbers = count(1)
         self._waiting: dict[int, _Answer] = {}
@@ -36,7 +38,13 @@ class Line(Connection[Call]):
         except (OSError, TimeoutError) as error:
             raise MemberLost(f"{member} cannot be reached", member=member) from error
         line.write(address.token)
+        line.address = address
         return line
+
+    def hold(self, key: str) -> None:
+        """Take over a session that was opened for this process. Travels with whatever is said first."""
+        if self.connected:
+            self.say(Call(next(self._numbers), key, Hold()))
 
     def exchange(self, key: str, exchange: Exchange) -> asyncio.Future[Reply]:
         """One message to a session, and its reply. Cancelling it gives the message up."""

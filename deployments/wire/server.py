@@ -1,7 +1,7 @@
 """The engine's end of the wire: a socket on the node's cluster address, answering calls of many drivers.
 
 Every call is carried out as a task of its own, begun in the order in which they came; outcomes go back as they are
-ready. When a driver's connection ends, for whatever reason, its sessions are closed.
+ready. When a driver's connection ends, for whatever reason, its sessions are closed; so is one that no driver claims.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deployments.wire.codec import Call, Cancel, Close, Fork, Malformed, Outcome, pack_outcomes, unpack_calls
+from deployments.wire.codec import Call, Cancel, Close, Fork, Hold, Malformed, Outcome, pack_outcomes, unpack_calls
 from deployments.wire.connection import GONE, LARGEST, Connection
 from ensemble.errors import EnsembleError, MemberError
 from ensemble.member import Exchange, Reply
+
+UNCLAIMED = 10.0
+"""Seconds after which a session that was opened, and then not spoken of on any connection, is closed."""
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +47,12 @@ class Address:
 class Server:
     """Listens for drivers until it is shut."""
 
-    def __init__(self, server: asyncio.Server, address: Address, peers: set[_Peer]) -> None:
+    def __init__(self, server: asyncio.Server, address: Address, peers: set[_Peer], sessions: Sessions) -> None:
         self._server = server
         self.address = address
         self._peers = peers
+        self._sessions = sessions
+        self._closing = set[asyncio.Task[None]]()
 
     @classmethod
     async def listen(cls, host: str, sessions: Sessions) -> Server:
@@ -58,7 +63,18 @@ class Server:
         token, peers = secrets.token_bytes(32), set[_Peer]()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Peer(sessions, token, peers), host, 0)
-        return cls(server, Address(host, server.sockets[0].getsockname()[1], token), peers)
+        return cls(server, Address(host, server.sockets[0].getsockname()[1], token), peers, sessions)
+
+    def expect(self, key: str) -> None:
+        """A session has been opened for a driver that may never get to know: close it if nobody claims it."""
+        asyncio.get_running_loop().call_later(UNCLAIMED, self._forget, key)
+
+    def _forget(self, key: str) -> None:
+        if not any(peer.has(key) for peer in self._peers):
+            # Closing what was closed long ago is harmless.
+            task = asyncio.get_running_loop().create_task(self._sessions.close(key))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def shut(self) -> None:
         """Close the socket, all connections, and the sessions of all drivers."""
@@ -81,6 +97,10 @@ class _Peer(Connection[tuple[int, Outcome]]):
         self._keys: set[str] = set()
         self.gone = asyncio.Event()
         """The connection has ended and its sessions are closed."""
+
+    def has(self, key: str) -> bool:
+        """Whether this driver has the session."""
+        return key in self._keys
 
     def packed(self, items: list[tuple[int, Outcome]]) -> bytes:
         return pack_outcomes(items)
@@ -133,7 +153,9 @@ class _Peer(Connection[tuple[int, Outcome]]):
 
     def _begin(self, call: Call) -> None:
         operation = call.operation
-        if not isinstance(operation, Cancel):
+        if isinstance(operation, Hold):
+            self._keys.add(call.key)
+        elif not isinstance(operation, Cancel):
             task = self._loop.create_task(self._answered(call.number, call.key, operation))
             self._calls[call.number] = task
             # Not in the task: one that is cancelled before its first step never runs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import random
 from collections.abc import Sequence
 
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 
 from deployments.admission import Admission
 from ensemble.concurrency import cancel
+from ensemble.errors import QueueFull
 
 
 async def test_in_order_of_arrival() -> None:
-    admission, entered = Admission(places=2), list[int]()
+    admission, entered = Admission(places=2, queue=64), list[int]()
 
     async def request(number: int, places: int) -> None:
         async with admission.held(places):
@@ -29,7 +31,7 @@ async def test_in_order_of_arrival() -> None:
 
 
 async def test_more_than_there_are_count_as_all() -> None:
-    admission = Admission(places=3)
+    admission = Admission(places=3, queue=64)
     async with admission.held(8):
         assert admission.free == 0
     assert admission.free == 3
@@ -37,7 +39,7 @@ async def test_more_than_there_are_count_as_all() -> None:
 
 @pytest.mark.parametrize("moment", ["waiting", "at its turn"])
 async def test_who_leaves_gives_back(moment: str) -> None:
-    admission = Admission(places=1)
+    admission = Admission(places=1, queue=64)
     first, second = admission.held(1), admission.held(1)
     await first.__aenter__()
     leaving = asyncio.create_task(second.__aenter__())
@@ -56,7 +58,7 @@ async def test_who_leaves_gives_back(moment: str) -> None:
 @given(st.integers(1, 4), st.lists(st.integers(1, 6), min_size=1, max_size=20), st.integers(0, 2**16))
 def test_never_more_than_there_are_and_all_come_to_an_end(places: int, wanted: Sequence[int], seed: int) -> None:
     async def main() -> None:
-        rng, held, admission = random.Random(seed), 0, Admission(places)
+        rng, held, admission = random.Random(seed), 0, Admission(places, queue=64)
 
         async def request(count: int) -> None:
             nonlocal held
@@ -79,3 +81,39 @@ def test_never_more_than_there_are_and_all_come_to_an_end(places: int, wanted: S
         assert (admission.free, admission.waiting, held) == (places, 0, 0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("queue", [0, 2])
+async def test_one_more_than_may_wait_is_refused_at_once(queue: int) -> None:
+    admission = Admission(places=1, queue=queue)
+    async with admission.held(1):
+        waiting = [asyncio.create_task(admission.held(1).__aenter__()) for _ in range(queue)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            async with admission.held(1):
+                pytest.fail("there is no place")
+        assert (admission.waiting, admission.refused) == (queue, 1)
+        await cancel(waiting)
+    assert (admission.free, admission.waiting) == (1, 0)
+
+
+async def test_refusals_say_when_to_come_again() -> None:
+    now = 0.0
+    admission = Admission(places=2, queue=3, clock=lambda: now)
+    async with admission.held(2):
+        now += 10
+    async with admission.held(2):
+        waiting = [asyncio.create_task(admission.held(1).__aenter__()) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull) as refused:
+            await admission.held(1).__aenter__()
+        await cancel(waiting)
+    assert refused.value.retry_after == 15, "three places, each held for ten seconds, two at a time"
+
+
+async def test_before_anything_is_known_a_second_is_asked_for() -> None:
+    admission = Admission(places=1, queue=0)
+    async with admission.held(1):
+        with pytest.raises(QueueFull) as refused:
+            await admission.held(1).__aenter__()
+    assert pickle.loads(pickle.dumps(refused.value)).retry_after == 1

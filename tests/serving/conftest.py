@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 SAMPLE = re.compile(r'^(\w+)\{model="([^"]+)"\} ([\d.e+-]+)$', re.MULTILINE)
+"""Of metrics that have no other label."""
 
 
 @dataclass(frozen=True)

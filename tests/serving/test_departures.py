@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.serving.conftest import wait_for
 
 if TYPE_CHECKING:
     from tests.conftest import Service
@@ -52,6 +55,28 @@ def test_a_command_that_is_killed(door: Door, service: Service) -> None:
         assert asking.stdout is not None and asking.stdout.read(8)
         assert door.held()
         asking.kill()
+    assert door.is_free(), door.held()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_in_the_queue(door: Door, service: Service, stream: bool) -> None:
+    """Who waits for a place and leaves holds up nobody behind it."""
+    with ExitStack() as busy:
+        for seed in range(5):
+            busy.enter_context(sent(service, "narrow", seed=seed))
+        assert wait_for(lambda: door.metrics()["ensemble_open_sessions", "rambler"] == 5, 20)
+        waiting = sent(service, "narrow", stream=stream)
+        assert wait_for(lambda: door.metrics()["ensemble_waiting", "narrow"] == 1, 20)
+        waiting.close()
+        assert wait_for(lambda: door.metrics()["ensemble_waiting", "narrow"] == 0, 1)
+        assert door.metrics()["ensemble_running", "narrow"] == 5
+    assert door.is_free(), door.held()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_in_the_middle_of_a_search(door: Door, service: Service, stream: bool) -> None:
+    with sent(service, "search", stream=stream, ensemble={"iterations": 64}):
+        assert wait_for_work(door)
     assert door.is_free(), door.held()
 
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
+from ray import serve
 
+from deployments.member import RemoteMember
+from ensemble.errors import MemberLost
+from ensemble.member import Distribution
+from ensemble.request import Request
 from tests.serving.conftest import body, wait_for
 
 if TYPE_CHECKING:
+    from tests.conftest import Service
     from tests.serving.conftest import Door
 
 SOON = 8.0
 """Seconds within which a request on a lost replica ends: well before there is another one to ask."""
 RESTART = 60.0
 """Seconds that Serve may take to notice and to load the model again on a busy machine."""
+QUESTION = Request.of("1+1=")
 
 LOST = {
     "a model's stream": {"model": "frail", "stream": True},
@@ -41,6 +50,39 @@ def test_every_request_ends_typed_and_later_ones_are_answered(door: Door) -> Non
     assert door.is_free(), door.held()
 
 
+async def test_with_another_replica_nobody_has_to_know(door: Door, service: Service) -> None:
+    assert wait_for(lambda: running("model-mixed") == 2, RESTART)
+    before = door.text("mixed", "1+1=")
+    member = await RemoteMember.connect("mixed", serve.get_deployment_handle("model-mixed", "service"))
+    sessions = [await member.start(QUESTION) for _ in range(12)]
+    kill("model-mixed")
+    for _ in range(12):
+        async with asyncio.timeout(SOON), await member.start(QUESTION) as session:
+            assert len((await session.next()).ids) > 0
+        assert door.text("mixed", "1+1=") == before
+    ends = await asyncio.gather(*(session.next() for session in sessions), return_exceptions=True)
+    await asyncio.gather(*(session.close() for session in sessions))
+    assert {type(end) for end in ends} == {MemberLost, Distribution}
+
+
+async def test_a_session_is_opened_again_at_another_replica(service: Service) -> None:
+    assert wait_for(lambda: running("model-mixed") == 2, RESTART)
+    member = await RemoteMember.connect("mixed", serve.get_deployment_handle("model-mixed", "service"))
+    async with await member.start(QUESTION) as one:
+        found = []
+        for _ in range(5):
+            async with await member.restart(QUESTION, one) as other:
+                found.append(other.address != one.address)  # type: ignore[attr-defined]
+                assert np.array_equal((await other.next()).ids, (await one.next()).ids)
+    assert all(found)
+
+
+async def test_a_session_is_opened_again_at_the_same_replica_if_that_is_the_only_one(service: Service) -> None:
+    member = await RemoteMember.connect("adder", serve.get_deployment_handle("model-adder", "service"))
+    async with await member.start(QUESTION) as one, await member.restart(QUESTION, one) as other:
+        assert np.array_equal((await other.next()).ids, (await one.next()).ids)
+
+
 def ending(door: Door, fields: dict[str, Any]) -> Any:
     """The error that ends a long answer."""
     request = body(fields["model"], "go", max_tokens=1900, stream=fields.get("stream", False))
@@ -59,8 +101,14 @@ def answered(door: Door) -> bool:
 
 
 def kill(deployment: str) -> None:
-    """The deployment's only replica, without warning."""
-    (replica,) = [
+    """One of the deployment's replicas, without warning."""
+    replica, *_ = [
         actor for actor in ray.util.list_named_actors(all_namespaces=True) if f"#{deployment}#" in actor["name"]
     ]
     ray.kill(ray.get_actor(replica["name"], namespace=replica["namespace"]), no_restart=True)
+
+
+def running(deployment: str) -> int:
+    """Replicas of the deployment that take requests, and no others that come or go."""
+    states = serve.status().applications["service"].deployments[deployment].replica_states
+    return states.get("RUNNING", 0) if len(states) == 1 else 0

@@ -18,7 +18,7 @@ from deployments.api.requests import Body, ChatBody, CompletionBody
 from deployments.api.shapes import ChatShape, Shape, TextShape
 from deployments.api.wire import parse
 from ensemble.errors import BadRequest, EnsembleError
-from ensemble.request import Delta, Event, Finish, Spent, TokenLogprob, Trace, Usage, collect
+from ensemble.request import Delta, Event, Finish, Incident, Spent, TokenLogprob, Trace, Usage, collect
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 JSON = st.recursive(
@@ -64,8 +64,11 @@ SPENDING = st.builds(Spent, st.sampled_from("ab"), st.builds(Usage, *[st.integer
 
 VOTE = st.just({"for": "x"})
 CHOICES = st.integers(0, 2)
-TOLD = st.builds(Delta, st.text(max_size=3), WEIGHTS, TOKENS, CHOICES) | st.builds(
-    Trace, st.just("vote"), VOTE, CHOICES
+HAPPENING = st.sampled_from(["dropped", "rejoined", "recovered", "hedged", "excluded", "exhausted"])
+TOLD = (
+    st.builds(Delta, st.text(max_size=3), WEIGHTS, TOKENS, CHOICES)
+    | st.builds(Trace, st.just("vote"), VOTE, CHOICES)
+    | st.builds(Incident, HAPPENING, st.sampled_from(["member_lost", "nan"]), st.sampled_from(["a", None]), CHOICES)
 )
 ENDS = st.lists(st.builds(Finish, st.sampled_from(["stop", "length"])), min_size=3, max_size=3)
 
@@ -91,7 +94,7 @@ async def told(events: Sequence[Event], frame: Frame) -> list[Any]:
     def unexpected(error: Exception) -> EnsembleError:
         raise error
 
-    stream = replies.server_sent(await replies.begun(source(), frame), frame, unexpected)
+    stream = replies.server_sent((await replies.begun(source(), frame)).events, frame, unexpected)
     pieces = b"".join([piece async for piece in stream]).decode().split("\n\n")
     assert pieces[-2:] == ["data: [DONE]", ""]
     return [json.loads(piece.removeprefix("data: ")) for piece in pieces[:-2]]
@@ -116,6 +119,8 @@ async def test_streams_tell_what_whole_replies_tell(streamed: tuple[int, list[Ev
         assert pieces[-1]["finish_reason"] == expected["finish_reason"]
     traced = [chunk["ensemble"]["trace"] for chunk in chunks if "trace" in chunk.get("ensemble", {})]
     assert traced == [{"kind": "vote", "data": {"for": "x"}}] * sum(map(len, whole["ensemble"]["traces"]))
+    happened = [chunk["ensemble"]["incident"] for chunk in chunks if "incident" in chunk.get("ensemble", {})]
+    assert sorted(happened, key=lambda incident: incident["choice"]) == whole["ensemble"].get("incidents", [])
 
 
 def joined(pieces: Sequence[Any]) -> tuple[str, dict[str, list[Any]]]:

@@ -103,7 +103,12 @@ REFUSED_CHATS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "ensemble's n": ({"model": "pair", "n": 5}, "n", "over_cap", "at most 4"),
     "choices": ({"n": 65}, "n", "over_cap", "at most 64"),
     "budget type": ({"budget": 3}, "budget", "bad_request", "valid"),
-    "budget field": ({"budget": {"dollars": MARK}}, "budget.dollars", "unknown_option", "calls, cost, seconds, tokens"),
+    "budget field": (
+        {"budget": {"dollars": MARK}},
+        "budget.dollars",
+        "unknown_option",
+        "calls, cost, exhausted, seconds, tokens",
+    ),
     "budget calls": ({"budget": {"calls": 0}}, "budget.calls", "bad_request", "equal to 1"),
     "budget cost": ({"budget": {"cost": -1}}, "budget.cost", "bad_request", "above 0"),
     "budget cost text": ({"budget": {"cost": MARK}}, "budget.cost", "bad_request", "valid decimal"),
@@ -134,7 +139,9 @@ def refused(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """The error object of a refusal, checked for what all of them share."""
     assert reply.status_code == status, reply.text
     assert reply.headers["x-request-id"]
-    (error,) = reply.json().values()
+    body = reply.json()
+    error = body.pop("error")
+    assert set(body) <= {"usage"}
     assert error["code"] == code
     assert {"message", "type", "param"} <= error.keys()
     return error

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from deployments.wire.codec import Call, Cancel, Close, Fork, Operation, Outcome
+from deployments.wire.codec import Call, Cancel, Close, Fork, Hold, Operation, Outcome
 from ensemble import errors
 from ensemble.errors import EnsembleError
 from ensemble.member import (
@@ -88,6 +88,7 @@ QUESTIONS: st.SearchStrategy[Question] = st.one_of(
 OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Exchange, COUNTS, st.none() | EDITS, st.none() | QUESTIONS),
     st.builds(Fork, KEYS),
+    st.just(Hold()),
     st.just(Close()),
     st.just(Cancel()),
 )
