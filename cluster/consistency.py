@@ -7,6 +7,7 @@ can only generate. Knows nothing of files or lines.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -106,32 +107,32 @@ def card(name: str, model: ModelConfig) -> Card:
     return Card(name, CAPABILITIES[model.engine], model.context_length or _UNKNOWN_CONTEXT, price=model.price.value)
 
 
-def _cards(configuration: Configuration, members: Iterable[str], above: tuple[str, ...] = ()) -> list[Card]:
+def _cards(configuration: Configuration, members: Iterable[str], known: dict[str, Card]) -> list[Card]:
     """Cards of those members that exist.
 
     Args:
-        above: ensembles that they are in, so that one which contains itself is not followed for ever.
+        known: of ensembles, by name; those that are met are added.
     """
     bases = configuration.bases
     return [
-        card(name, configuration.models[bases[name]]) if name in bases else _made(configuration, name, above)
+        card(name, configuration.models[bases[name]]) if name in bases else _made(configuration, name, known)
         for name in members
         if name in bases or name in configuration.ensembles
     ]
 
 
-def _made(configuration: Configuration, name: str, above: tuple[str, ...]) -> Card:
+def _made(configuration: Configuration, name: str, known: dict[str, Card]) -> Card:
     """What is known of an ensemble; of one that has mistakes of its own no more than that it can generate."""
-    made = Card(name, frozenset({Capability.GENERATE}), _UNKNOWN_CONTEXT, depth=1)
-    if name in above:
-        return made
-    ensemble = configuration.ensembles[name]
-    cards = _cards(configuration, ensemble.members, (*above, name))
-    made = replace(made, depth=1 + max((member.depth for member in cards), default=0))
-    try:
-        return replace(made, fan_out=fan_out(build(ensemble.method, ensemble.options), cards))
-    except EnsembleError:
-        return made
+    if name not in known:
+        ensemble = configuration.ensembles[name]
+        # Stands in while its members are looked at, so that one which contains itself is not followed for ever.
+        made = known[name] = Card(name, frozenset({Capability.GENERATE}), _UNKNOWN_CONTEXT, depth=1)
+        cards = _cards(configuration, ensemble.members, known)
+        made = replace(made, depth=1 + max((member.depth for member in cards), default=0))
+        with suppress(EnsembleError):
+            made = replace(made, fan_out=fan_out(build(ensemble.method, ensemble.options), cards))
+        known[name] = made
+    return known[name]
 
 
 def _references(configuration: Configuration, name: str) -> Iterator[Mistake]:
@@ -169,7 +170,10 @@ def _way(configuration: Configuration, at: str, goal: str, seen: set[str]) -> tu
 
 def _fit(configuration: Configuration, name: str) -> Iterator[Mistake]:
     ensemble = configuration.ensembles[name]
-    cards = _cards(configuration, ensemble.members, (name,))
+    cards = _cards(configuration, ensemble.members, {})
+    if any(_way(configuration, member, name, set()) for member in ensemble.members):
+        # What contains itself has no size; that it does is told already.
+        cards = [replace(card, fan_out=1, depth=0) for card in cards]
     caps, judged = ensemble.caps.value, ensemble.judge is not None
     # A rule on the members together cannot be checked while one of them is unknown.
     whole = len(cards) == len(ensemble.members)

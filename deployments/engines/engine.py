@@ -62,8 +62,8 @@ class Engine(ABC):
 
     @abstractmethod
     def stats(self) -> Mapping[str, float]:
-        """Gauges and counters by name: ``open_sessions``, ``running``, ``steps``, ``tokens``, ``step_seconds``; usage as
-        ``billed_calls``, ``billed_prompt_tokens``, ``billed_completion_tokens``, ``billed_cost``."""
+        """Gauges and counters by name: ``open_sessions``, ``running``, ``steps``, ``tokens``, ``step_seconds``; and
+        usage, ``billed_calls``, ``billed_prompt_tokens``, ``billed_completion_tokens``, ``billed_cost``."""
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from cluster.config import ZOO, Configuration, load, parse
 from cluster.schema import amount
 from ensemble.after.answers import extract
 from ensemble.errors import ConfigurationError
+from ensemble.failures.policy import Policy
 from ensemble.method import build
 from ensemble.request import Budget
 from ensemble.zoo.tasks import TASKS, extract_answer, generate
@@ -137,7 +138,45 @@ def test_many_ways_between_ensembles_are_no_trouble():
     pairs = [f"  e{i}a: {{method: agent_forest, members: [e{i - 1}a, e{i - 1}b]}}" for i in range(1, 40)]
     twins = [pair.replace("a: {", "b: {", 1) for pair in pairs]
     first = ["  e0a: {method: agent_forest, members: [a]}", "  e0b: {method: agent_forest, members: [b]}"]
-    assert len(load(MODELS + "ensembles:\n" + "\n".join([*first, *pairs, *twins])).ensembles) == 80
+    caps = "caps: {depth: 99, fan_out: 10000000000000000000000000000000000000000000}"
+    raised = [line.replace("]}", f"], {caps}}}") for line in (*first, *pairs, *twins)]
+    assert len(load(MODELS + "ensembles:\n" + "\n".join(raised)).ensembles) == 80
+
+
+def test_ensembles_that_multiply_beyond_their_caps_are_refused():
+    forest = "{{method: agent_forest, members: [{}], options: {{samples: {}}}}}"
+    chain = [f"  e{i}: {forest.format(f'e{i - 1}' if i else 'a', 9)}" for i in range(5)]
+    found = refusals(MODELS + "ensembles:\n" + "\n".join(chain))
+    assert [problem.partition(": ")[2].partition(";")[0] for problem in found] == [
+        "ensembles.e2.caps.fan_out: one choice may begin 729 answers and sessions, above the cap of 512",
+        "ensembles.e3.caps.fan_out: one choice may begin 6561 answers and sessions, above the cap of 512",
+        "ensembles.e4.caps.depth: depth is 5, above its cap of 4",
+        "ensembles.e4.caps.fan_out: one choice may begin 59049 answers and sessions, above the cap of 512",
+    ]
+
+
+def test_a_policy_is_a_word_or_all_of_it():
+    ensembles = "ensembles:\n  e: {method: gac, members: [a, b], policy: %s}\n"
+    assert load(MODELS + ensembles % "degrade").ensembles["e"].policy.value == Policy(on_loss="degrade")
+    whole = "{on_loss: recover, quorum: 1, patience: 4, step_seconds: 2, hedge_seconds: 1, breaker: {failures: 2}}"
+    expected = Policy(
+        on_loss="recover", quorum=1, patience=4.0, step_seconds=2.0, hedge_seconds=1.0, breaker_failures=2
+    )
+    assert load(MODELS + ensembles % whole).ensembles["e"].policy.value == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("{quorum: 1}", "quorum is nothing for on_loss: fail"),
+        ("{on_loss: degrade, patience: 3}", "patience is nothing for on_loss: degrade"),
+        ("{step_seconds: 1, hedge_seconds: 1}", "hedge_seconds must be below step_seconds"),
+        ("sometimes", "allowed: 'fail', 'degrade' or 'recover'"),
+    ],
+)
+def test_what_a_policy_has_no_use_for_is_refused(policy, told):
+    (problem,) = refusals(MODELS + f"ensembles:\n  e: {{method: gac, members: [a, b], policy: {policy}}}\n")
+    assert told in problem
 
 
 def test_ensembles_nest_where_a_method_only_generates():
