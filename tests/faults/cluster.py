@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import ray
+from ray import serve
 from ray.cluster_utils import Cluster
 
 from cluster import local
@@ -24,6 +25,7 @@ from tests.faults.load import answers, told, wait_for
 
 BACK = {"num_cpus": 4, "resources": {"back": 10}}
 """A node for models."""
+QUIET = {"log_level": "WARNING"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ def several_nodes(file: Path) -> Iterator[Stage]:
         cluster.add_node(**BACK)
         ray.init(cluster.address, logging_level="warning", log_to_driver=False)
         configuration = load(file)
-        url = local.start(configuration, address="auto", port=free_port())
+        # On one machine proxies of several nodes would share a port, and take each other's connections with them.
+        serve.start(proxy_location="HeadOnly", http_options={"port": free_port()}, logging_config=QUIET)
+        url = local.start(configuration, address="auto")
         yield Stage(url, configuration.name, file, cluster)
     finally:
         ours = psutil.Process().children(recursive=True)
