@@ -9,9 +9,10 @@ import ensemble
 
 EXPORTED = """
 Answer BadAnswer BadRequest BodyTooLarge Budget BudgetExceeded Capability Caps Card Completion ConfigurationError
-ContextTooLong Delta Distribution Ensemble EnsembleError Event Finish Judge Member MemberError MemberLost MemberTimeout
-Members Message Method MissingCapability Options OverCap Overloaded Price Proposal Reply Request Sampling Scored Session
-Spent Stage TokenLogprob Tokeniser Trace UnknownModel UnknownOption Usage Vocabulary collect method methods
+ContextTooLong Delta Distribution Draining Ensemble EnsembleError Event Finish Incident Judge Member MemberError
+MemberLost MemberTimeout Members Message Method MissingCapability Options OtherVersion OverCap Overloaded Policy Price
+Proposal QueueFull Reply Request Sampling Scored Session Spent Stage TokenLogprob Tokeniser Trace UnknownModel
+UnknownOption Usage Vocabulary collect method methods
 """
 HEAVY = ("torch", "transformers", "ray", "httpx", "fastapi", "pyarrow")
 

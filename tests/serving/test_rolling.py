@@ -27,6 +27,7 @@ from tests.serving.conftest import body, wait_for
 if TYPE_CHECKING:
     from tests.conftest import Service
 
+pytestmark = pytest.mark.slow
 NAME = "rolling"
 SMALL = {"cpus": 0.1}
 SHORT, LONG = 6, 300
