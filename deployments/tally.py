@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from decimal import Decimal
 
 from ensemble.request import Event, Incident, Spent, Usage
 
@@ -28,27 +28,42 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        # Incidents are counted with integers, usage as it comes: money stays exact.
-        self._counts: Counter[Stat] = Counter()
+        self._incidents: Counter[Stat] = Counter()
+        self._usage: dict[str, _Spending] = {}
 
     def note(self, event: Event) -> None:
-        """Count what an event tells."""
+        """Count what an event tells; called for every token, so it does no more than it must."""
         if isinstance(event, Spent):
-            self._spent(event.member, event.usage)
+            spending = self._usage.get(event.member)
+            if spending is None:
+                spending = self._usage[event.member] = _Spending()
+            spending.add(event.usage)
         elif isinstance(event, Incident):
             labels = (("member", event.member or ""), ("kind", event.kind), ("reason", event.reason))
-            self._counts["incidents", labels] += 1
-
-    def _spent(self, member: str, usage: Usage) -> None:
-        amounts: dict[str, Any] = {
-            "usage_calls": usage.calls,
-            "usage_prompt_tokens": usage.prompt_tokens,
-            "usage_completion_tokens": usage.completion_tokens,
-            "usage_cost": usage.cost,
-        }
-        for name, amount in amounts.items():
-            self._counts[name, (("member", member),)] += amount
+            self._incidents["incidents", labels] += 1
 
     def stats(self) -> Mapping[Stat, float]:
         """Value by name and labels."""
-        return {stat: float(value) if "cost" in stat[0] else value for stat, value in self._counts.items()}
+        told: dict[Stat, float] = dict(self._incidents)
+        for member, spending in self._usage.items():
+            labels = (("member", member),)
+            told["usage_calls", labels] = spending.calls
+            told["usage_prompt_tokens", labels] = spending.prompt_tokens
+            told["usage_completion_tokens", labels] = spending.completion_tokens
+            told["usage_cost", labels] = float(spending.cost)
+        return told
+
+
+class _Spending:
+    """Usage that grows in place."""
+
+    def __init__(self) -> None:
+        self.calls = self.prompt_tokens = self.completion_tokens = 0
+        self.cost = Decimal(0)
+
+    def add(self, usage: Usage) -> None:
+        self.calls += usage.calls
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        if usage.cost:
+            self.cost += usage.cost
