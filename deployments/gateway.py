@@ -29,7 +29,15 @@ from deployments.api.wire import parse
 from deployments.tally import ANSWERING, Stat
 from ensemble.concurrency import merge
 from ensemble.ensemble import Ensemble
-from ensemble.errors import BadAnswer, BadRequest, BudgetExceeded, EnsembleError, OverCap, UnknownModel
+from ensemble.errors import (
+    BadAnswer,
+    BadRequest,
+    BudgetExceeded,
+    EnsembleError,
+    MemberLost,
+    OverCap,
+    UnknownModel,
+)
 from ensemble.member import Member
 from ensemble.meter import Meter
 from ensemble.method import named
@@ -39,6 +47,10 @@ Ready = Callable[[], Awaitable[Mapping[str, str]]]
 """By name, the state of each one's own deployment; ``"ready"`` is ready, anything else says what is missing."""
 Stats = Callable[[], Awaitable[Mapping[str, Mapping[Stat, float]]]]
 """By model, value by metric."""
+
+
+_ATTEMPTS = 3
+"""Replicas that may be lost, one after the other, under an answer of which nothing has been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +152,12 @@ class Gateway:
         served = self._find(body.model)
         requests = self._admitted(body, served)
         frame = self._frame(body, served, requests, shape)
-        events = _noted(_answered(served, requests), frame, errors.spending(http))
+        events = partial(_noted, served, requests, frame, errors.spending(http))
         if body.stream:
-            begun = await while_connected(http.receive, replies.begun(events, frame))
+            begun = await while_connected(http.receive, replies.begun(events(), frame))
             told = partial(errors.told, request_id=errors.request_id(http))
             return EventStream(server_sent(begun.events, frame, told), begun.marks.headers)
-        answer = await while_connected(http.receive, _collected(events))
+        answer = await while_connected(http.receive, _whole(events, served.member.name))
         return _json(replies.whole(answer, frame), headers=replies.marks(answer).headers)
 
     def _find(self, name: str) -> Served:
@@ -269,10 +281,10 @@ async def _kept(model: Member, request: Request) -> AsyncGenerator[Event, None]:
 
 
 async def _noted(
-    events: AsyncGenerator[Event, None], frame: Frame, usage: dict[str, Usage]
+    served: Served, requests: Sequence[Request], frame: Frame, usage: dict[str, Usage]
 ) -> AsyncGenerator[Event, None]:
-    """The same events; what is spent is added up in ``usage``, and who answers is put into the frame."""
-    async with aclosing(events):
+    """The answers' events; what is spent is added up in ``usage``, and who answers is put into the frame."""
+    async with aclosing(_answered(served, requests)) as events:
         async for event in events:
             if isinstance(event, Trace) and event.kind == ANSWERING:
                 frame.method, frame.members = event.data["method"], event.data["members"]
@@ -282,9 +294,25 @@ async def _noted(
             yield event
 
 
-async def _collected(events: AsyncGenerator[Event, None]) -> Answer:
-    async with aclosing(events):
-        return collect([event async for event in events])
+async def _whole(begun: Callable[[], AsyncGenerator[Event, None]], name: str) -> Answer:
+    """An answer when it is complete. As none of it has been told before, one whose replica is lost is begun again.
+
+    Args:
+        name: of what is asked; when it is one of its members that was lost, it has decided already what follows.
+    """
+    burnt: list[Event] = []
+    for attempt in range(_ATTEMPTS):
+        told: list[Event] = []
+        try:
+            async with aclosing(begun()) as events:
+                async for event in events:
+                    told.append(event)
+            break
+        except MemberLost as error:
+            if error.member != name or attempt + 1 == _ATTEMPTS:
+                raise
+            burnt += [event for event in told if isinstance(event, Spent)]
+    return collect([*burnt, *told])
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

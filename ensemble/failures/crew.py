@@ -71,7 +71,8 @@ class Crew:
         if not self._enough_without(name):
             return False
         self._leave_out(name, error)
-        self._breakers[name].trip()
+        if error.retryable:
+            self._breakers[name].trip()
         return True
 
     def settle(self, error: BudgetExceeded, *, partial: bool) -> bool:
@@ -119,8 +120,9 @@ class Crew:
 
     def _try(self, member: Member, request: Request) -> None:
         name = member.name
-        out = name in self._out and name not in self._trying and not isinstance(self._out[name], BadAnswer)
-        if out and self._breakers[name].admits():
+        # Who gave a wrong answer would give it again.
+        lost = name in self._out and self._out[name].retryable and name not in self._trying
+        if lost and self._breakers[name].admits():
             self._trying[name] = asyncio.create_task(_tried(member, request, self._breakers[name].succeeded))
 
 

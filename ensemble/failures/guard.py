@@ -22,6 +22,7 @@ from ensemble.failures.session import GuardedSession
 from ensemble.member import Edit, Member, Session
 from ensemble.request import Event, Incident, Request
 from ensemble.sampling import seeded
+from ensemble.vocabulary import Unspellable
 
 T = TypeVar("T")
 
@@ -104,7 +105,8 @@ class GuardedMember(Member):
     def failed(self, error: EnsembleError) -> None:
         """Note what the member did wrong, and that it came through this one."""
         error.through = self.name
-        if isinstance(error, MemberError):
+        # What a client wants written that the member's vocabulary has no ids for says nothing of the member's health.
+        if isinstance(error, MemberError) and not isinstance(error, Unspellable):
             self._breaker.failed()
 
     def succeeded(self) -> None:

@@ -16,7 +16,7 @@ from ensemble.errors import BadAnswer, MemberLost, MemberTimeout
 from ensemble.failures.policy import Policy
 from ensemble.member import Exchange, Member, Reply, Session
 from ensemble.request import Answer, Delta, Event, Finish, Incident, Request, Sampling, Spent, Usage, total
-from ensemble.testing import TinyMember
+from ensemble.testing import ScriptedMember, TinyMember
 
 ASKED = Request.of("what?", max_tokens=24)
 RECOVER = Policy(on_loss="recover", patience=2.0)
@@ -309,3 +309,12 @@ def test_a_clients_mistakes_do_not_open_the_breaker() -> None:
         return await ensemble.answer(Request.of("x", max_tokens=4))
 
     assert asyncio.run(run()).usage["b"] != Usage()
+
+
+async def test_text_that_a_member_cannot_write_leaves_it_in_good_health() -> None:
+    narrow = ScriptedMember("narrow", [b"a", b""], [b"a"] * 30)
+    policy = Policy(on_loss="degrade", quorum=1, breaker_failures=1, breaker_seconds=60)
+    ensemble = Ensemble("e", "gac", [TinyMember("wide", seed=1), narrow], options={"weights": (9, 1)}, policy=policy)
+    for _ in range(2):
+        events = await events_of(ensemble)
+        assert incidents_of(events) == [("dropped", "unspellable", "narrow")]
