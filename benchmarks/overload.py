@@ -4,7 +4,8 @@
 
 Clients ask again as soon as they are answered. Whoever is refused comes again after the time that the refusal names and
 a little more, each another little. Loads are measured in turns, so that a busy moment of the machine hits them alike.
-Goodput is what is answered in a second at the highest load ÷ the best of the others. Ends with one line of JSON.
+Goodput is the tokens per second of answers at the highest load ÷ those at the best of the others; all that is begun is
+finished (whatever fails is told), so tokens count as they are written. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,7 @@ LOADS = (1, 2, 10)
 """Clients for each place."""
 PLACES = 5
 """Of six sessions less the one that is left to plain requests."""
+WRITTEN = r'^ensemble_usage_completion_tokens_total\{{model="{}",[^}}]*\}} ([\d.e+-]+)$'
 SMALL = {"cpus": 0.1}
 CONFIGURATION: Mapping[str, Any] = {
     "name": "overload",
@@ -51,6 +54,8 @@ class Seen:
     counting: bool = False
     answered: int = 0
     failed: int = 0
+    tokens: float = 0.0
+    """Written in the time that counts, by all members."""
     refusals: list[float] = field(default_factory=list)
     """Seconds that each has taken."""
 
@@ -71,15 +76,22 @@ async def client(http: httpx.AsyncClient, request: Mapping[str, Any], seen: Seen
         await asyncio.sleep(float(again or 1) * (1 + rng.random() / 2))
 
 
+async def written(http: httpx.AsyncClient, model: str) -> float:
+    """Tokens that an ensemble's members have written for it so far."""
+    told = (await http.get("/metrics")).text
+    return sum(float(value) for value in re.findall(WRITTEN.format(re.escape(model)), told, re.MULTILINE))
+
+
 async def load(url: str, request: Mapping[str, Any], clients: int, seconds: float, seed: int) -> Seen:
     """One load for some seconds, after half as many in which it settles."""
     seen, limits = Seen(), httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
         tasks = [asyncio.create_task(client(http, request, seen, random.Random(seed + i))) for i in range(clients)]
         await asyncio.wait(tasks, timeout=seconds / 2, return_when=asyncio.FIRST_EXCEPTION)
-        seen.counting = True
+        seen.counting, before, began = True, await written(http, request["model"]), time.perf_counter()
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         seen.counting = False
+        seen.tokens = (await written(http, request["model"]) - before) / (time.perf_counter() - began) * seconds
         for task in tasks:
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -93,7 +105,7 @@ async def measure(
     model: str = "pair",
     places: int = PLACES,
     loads: Sequence[int] = LOADS,
-    tokens: int = 96,
+    tokens: int = 300,
     seconds: float = 8,
     rounds: int = 3,
 ) -> dict[str, Any]:
@@ -104,8 +116,8 @@ async def measure(
         loads: clients for each place, the highest last.
 
     Returns:
-        By load, medians over the rounds: answered and refused in a second, slowest refusal in milliseconds; failures in
-        all; and ``goodput``, the median of the rounds' own ratios.
+        By load, medians over the rounds: tokens, answers and refusals in a second, slowest refusal in milliseconds;
+        failures in all; ``goodput``, the ratio of the medians; and each round's own ratio.
     """
     request = {"model": model, "messages": [{"role": "user", "content": "go"}], "max_tokens": tokens}
     met: dict[int, list[Seen]] = {each: [] for each in loads}
@@ -113,18 +125,19 @@ async def measure(
         for each in loads:
             met[each].append(await load(url, request, each * places, seconds, seed=1000 * turn))
     ratios = [
-        met[loads[-1]][turn].answered / max(1, *(met[each][turn].answered for each in loads[:-1]))
-        for turn in range(rounds)
+        met[loads[-1]][turn].tokens / max(1, *(met[each][turn].tokens for each in loads[:-1])) for turn in range(rounds)
     ]
+    rows = [_row(seen, seconds) for seen in met.values()]
     return {
-        "loads": {str(each): _row(seen, seconds) for each, seen in met.items()},
-        "goodput": round(median(ratios), 3),
+        "loads": dict(zip(map(str, met), rows, strict=True)),
+        "goodput": round(rows[-1]["tokens_per_s"] / max(row["tokens_per_s"] for row in rows[:-1]), 3),
         "rounds": [round(ratio, 3) for ratio in ratios],
     }
 
 
 def _row(seen: Sequence[Seen], seconds: float) -> dict[str, float]:
     return {
+        "tokens_per_s": round(median(s.tokens for s in seen) / seconds, 1),
         "answered_per_s": round(median(s.answered for s in seen) / seconds, 2),
         "refused_per_s": round(median(len(s.refusals) for s in seen) / seconds, 2),
         "refusal_ms": round(1e3 * median(max(s.refusals, default=0) for s in seen), 1),
@@ -133,7 +146,9 @@ def _row(seen: Sequence[Seen], seconds: float) -> dict[str, float]:
 
 
 def show(figures: Mapping[str, Any]) -> None:
-    table = Table("clients for each place", "answered / s", "refused / s", "slowest refusal, ms", "failed")
+    table = Table(
+        "clients for each place", "tokens / s", "answered / s", "refused / s", "slowest refusal, ms", "failed"
+    )
     for each, row in figures["loads"].items():
         table.add_row(each, *(f"{value:g}" for value in row.values()))
     Console().print(table)
@@ -148,7 +163,7 @@ def free_port() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=96, help="tokens of each answer")
+    parser.add_argument("--tokens", type=int, default=300, help="tokens of each answer")
     parser.add_argument("--seconds", type=float, default=8, help="of each load in each round")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions; medians are reported")
     args = parser.parse_args()

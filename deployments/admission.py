@@ -12,6 +12,7 @@ configuration has no cycles, and the innermost wait for models alone, which come
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from contextlib import asynccontextmanager
 
 from ensemble.errors import QueueFull
 
+_LONGEST = 60
+"""Seconds after which the last one is told to come again."""
 _RECENT = 0.2
 """Weight of the latest request in the mean time that a place is held."""
 
@@ -57,6 +60,8 @@ class Admission:
         self._seconds = 0.0
         """Mean time that a place is held, the latest requests counting most; 0 before the first has ended."""
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._returning: list[float] = []
+        """When those will come again that were refused, the next one first."""
 
     @property
     def waiting(self) -> int:
@@ -102,8 +107,13 @@ class Admission:
     def _full(self) -> QueueFull:
         self.refused += 1
         error = QueueFull(f"{self.waiting} requests wait for their turn already; more are not taken on")
-        before = sum(places for places, _ in self._waiting)
-        error.retry_after = max(1, math.ceil(before * self._seconds / self._places))
+        now = self._clock()
+        while self._returning and self._returning[0] <= now:
+            heapq.heappop(self._returning)
+        # Behind those that wait come those that were sent away before: told the same time, all would come at once.
+        before = sum(places for places, _ in self._waiting) + len(self._returning)
+        error.retry_after = min(max(1, math.ceil(before * self._seconds / self._places)), _LONGEST)
+        heapq.heappush(self._returning, now + error.retry_after)
         return error
 
     def _note(self, seconds: float) -> None:

@@ -111,6 +111,24 @@ async def test_refusals_say_when_to_come_again() -> None:
     assert refused.value.retry_after == 15, "three places, each held for ten seconds, two at a time"
 
 
+async def test_those_that_are_refused_are_told_to_come_one_after_the_other() -> None:
+    now = 0.0
+    admission = Admission(places=1, queue=0, clock=lambda: now)
+    async with admission.held(1):
+        now += 10
+    told = []
+    async with admission.held(1):
+        for _ in range(8):
+            with pytest.raises(QueueFull) as refused:
+                await admission.held(1).__aenter__()
+            told.append(refused.value.retry_after)
+        assert told == [1, 10, 20, 30, 40, 50, 60, 60], "never later than in a minute"
+        now += 100
+        with pytest.raises(QueueFull) as refused:
+            await admission.held(1).__aenter__()
+    assert refused.value.retry_after == 1, "who has not come again by now will not"
+
+
 async def test_before_anything_is_known_a_second_is_asked_for() -> None:
     admission = Admission(places=1, queue=0)
     async with admission.held(1):

@@ -149,9 +149,20 @@ class Memory:
                 self._samples.setdefault(name, []).append((time.monotonic() - self._begun, resident))
 
     def slopes(self, after: float) -> dict[str, float]:
-        """MiB per minute by process, fitted to the samples after so many seconds."""
-        kept = {name: [s for s in samples if s[0] >= after] for name, samples in self._samples.items()}
-        return {n: float(np.polyfit(*zip(*s, strict=True), 1)[0]) * 60 for n, s in kept.items() if len(s) > 2}
+        """MiB per minute by process, from the samples after so many seconds.
+
+        The median slope of all pairs of samples: what grows all the time shows in it, a single step of an allocator
+        does not.
+        """
+        kept = {name: np.array([s for s in samples if s[0] >= after]) for name, samples in self._samples.items()}
+        return {name: _median_slope(samples) * 60 for name, samples in kept.items() if len(samples) > 2}
+
+
+def _median_slope(samples: np.ndarray) -> float:
+    """Of points (x, y), shape [n, 2] (Theil and Sen's estimator)."""
+    early, late = np.triu_indices(len(samples), k=1)
+    x, y = (samples[late] - samples[early]).T
+    return float(np.median(y / x))
 
 
 @contextmanager
@@ -202,7 +213,8 @@ def soaked(stage: Stage) -> Found:
     worst = max(slopes, key=lambda name: slopes[name])
     told = ", ".join(f"{count} {how}" for how, count in clients.ends.most_common())
     hits = ", ".join(f"{name} {count}" for name, count in struck.items())
-    return Found(f"{told}; killed: {hits}; steepest: {worst}", slopes[worst])
+    all_slopes = ", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items())
+    return Found(f"{told}; killed: {hits}; MiB/min: {all_slopes}", slopes[worst])
 
 
 SCENARIOS = [
