@@ -73,14 +73,16 @@ def out_of_time(stage: Stage) -> Found:
 
 
 def out_of_calls(stage: Stage) -> Found:
-    """More calls are needed than are allowed. Figure: calls made beyond the budget."""
+    """The second member is needed once the first has said how unsure it is. Figure: calls made beyond the budget."""
     before = work_done(stage.url)
-    reply = ask(stage.url, "nested", "1+1=", max_tokens=4, budget={"calls": 3})
+    unsure = {"threshold": 0.99}
+    reply = ask(stage.url, "ramble", max_tokens=4, ensemble=unsure, budget={"calls": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (429, "budget_exceeded"), reply.text
     freed(stage.url, 2)
     calls = sum(member["calls"] for member in reply.json()["usage"]["members"].values())
     assert work_done(stage.url) != before
-    return Found(f"{calls} calls were made of the 6 that it takes", max(0, calls - 3))
+    assert ask(stage.url, "ramble", max_tokens=4, ensemble=unsure, budget={"calls": 2}).status_code == 200
+    return Found(f"{calls} of the 2 calls that it takes had been made", calls - 1)
 
 
 def work_done(url: str) -> dict[tuple[str, ...], float]:
