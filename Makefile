@@ -5,7 +5,7 @@ export VENV
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 DRAFTING := efficiency.py --pair draft --methods gac speculative_ensemble safe
-BENCHMARKS := driver.py wire.py efficiency.py "$(DRAFTING)" baseline.py growth.py
+BENCHMARKS := driver.py wire.py efficiency.py "$(DRAFTING)" baseline.py growth.py overload.py
 .PHONY: help install demo serve test test-slow test-faults test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup

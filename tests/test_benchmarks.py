@@ -181,6 +181,6 @@ def test_a_benchmark_ends_with_figures_by_concurrency(options: tuple[str, ...]) 
 def test_overload_tells_of_each_load_and_loses_no_request() -> None:
     told = figures("overload", "--tokens", "8", "--seconds", "1", "--rounds", "1")
     assert set(told["loads"]) == {"1", "2", "10"} and len(told["rounds"]) == 1
-    row = {"answered_per_s", "refused_per_s", "refusal_ms", "failed"}
+    row = {"tokens_per_s", "answered_per_s", "refused_per_s", "refusal_ms", "failed"}
     assert all(set(load) == row and load["failed"] == 0 for load in told["loads"].values())
     assert told["loads"]["1"]["refused_per_s"] == 0 < told["loads"]["10"]["refused_per_s"]
