@@ -318,3 +318,13 @@ async def test_text_that_a_member_cannot_write_leaves_it_in_good_health() -> Non
     for _ in range(2):
         events = await events_of(ensemble)
         assert incidents_of(events) == [("dropped", "unspellable", "narrow")]
+
+
+async def test_where_a_second_replica_fails_as_well_a_third_is_asked() -> None:
+    # The first never answers; the one asked beside it, after the prompt and seven steps, is lost at once.
+    frail = Replicated("b", seed=2, slow_at=7, lost_at=[8])
+    policy = Policy(on_loss="recover", hedge_seconds=0.05, step_seconds=0.5)
+    events = await events_of(Ensemble("e", "gac", [TinyMember("a", seed=1), frail], policy=policy))
+    calm = await events_of(Ensemble("e", "gac", [TinyMember("a", seed=1), TinyMember("b", seed=2)]))
+    assert text_of(events) == text_of(calm) and frail.open_sessions == 0
+    assert incidents_of(events) == [("recovered", "member_timeout", "b")]
