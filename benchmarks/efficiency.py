@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from models import Shape, deepened, even, scratch
 from ray import serve
@@ -152,7 +152,7 @@ class Run:
 async def connected(names: Iterable[str]) -> list[TimedMember]:
     """The models that run."""
     handles = {name: serve.get_deployment_handle(f"model-{name}", "efficiency") for name in names}
-    return [cast(TimedMember, await TimedMember.connect(name, handle)) for name, handle in handles.items()]
+    return [await TimedMember.connect(name, handle) for name, handle in handles.items()]
 
 
 async def measure(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
