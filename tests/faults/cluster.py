@@ -95,6 +95,11 @@ class Stage:
         assert took is not None, f"{silent} do not answer within {seconds} s: {[told(self.url, m) for m in silent]}"
         return took
 
+    def settled(self, *models: str) -> None:
+        """Waits until nothing is missing any more of what the scenario before has struck."""
+        assert wait_for(self.ready, 90) is not None, "the service is not whole"
+        self.answering(*models)
+
     def whole(self, deployment: str, replicas: int, seconds: float = 90) -> float:
         """Seconds until it has all its replicas again."""
         took = wait_for(lambda: len(self.replicas(deployment)) == replicas, seconds)

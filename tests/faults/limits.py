@@ -42,6 +42,7 @@ def exhausted(model: str, part: str, limit: Decimal | int, step: float) -> Play:
 
     def play(stage: Stage) -> Found:
         budget = {part: str(limit) if part == "cost" else limit}
+        stage.settled(model)
         plain = undisturbed(stage.url, model)
         by_error = Stream(stage.url, model, max_tokens=TOKENS, budget=budget).result()
         partial = Stream(stage.url, model, max_tokens=TOKENS, budget={**budget, "exhausted": "partial"}).result()
@@ -59,6 +60,7 @@ def exhausted(model: str, part: str, limit: Decimal | int, step: float) -> Play:
 
 def out_of_time(stage: Stage) -> Found:
     """The time of a request runs out. Figure: seconds beyond it."""
+    stage.settled("ramble")
     limit, begun = 0.8, time.monotonic()
     streams = [
         Stream(stage.url, "ramble", max_tokens=TOKENS, budget={"seconds": limit, "exhausted": how})
@@ -74,6 +76,7 @@ def out_of_time(stage: Stage) -> Found:
 
 def out_of_calls(stage: Stage) -> Found:
     """The second member is needed once the first has said how unsure it is. Figure: calls made beyond the budget."""
+    stage.settled("ramble")
     before = work_done(stage.url)
     unsure = {"threshold": 0.99}
     reply = ask(stage.url, "ramble", max_tokens=4, ensemble=unsure, budget={"calls": 1})
@@ -92,7 +95,8 @@ def work_done(url: str) -> dict[tuple[str, ...], float]:
 
 def amplified(stage: Stage) -> Found:
     """Choices × samples × nested members above the cap are refused before any call. Figure: steps of any engine."""
-    assert not held(stage.url)
+    stage.settled("nested")
+    freed(stage.url, 2)
     before = work_done(stage.url)
     reply = ask(stage.url, "nested", "1+1=", n=8)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "over_cap"), reply.text
@@ -120,6 +124,7 @@ def open_files(pids: Sequence[int]) -> int:
 def stormed(stage: Stage) -> Found:
     """Two hundred clients leave at once, streaming, waiting and queued. Figure: seconds until nothing is held."""
     models = ("rambler", "frail", "ramble")
+    stage.settled(*models)
     involved = [*(f"model-{m}" for m in models[:2]), "ensemble-ramble", "gateway"]
     pids = [replica.pid for name in involved for replica in stage.replicas(name)] + stage.processes("SERVE_PROXY")
     # The first storm warms connections between processes up; only the second may leave nothing behind.
@@ -144,6 +149,7 @@ def stormed(stage: Stage) -> Found:
 
 def namesakes(stage: Stage) -> Found:
     """Requests of one id at the same time are strangers to each other. Figure: answers that are not their own."""
+    stage.settled("ramble")
     questions = ["go", "go on", "stop", "go"]
     alone = [ask(stage.url, "ramble", question, max_tokens=200).json() for question in questions]
 
