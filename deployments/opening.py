@@ -7,6 +7,8 @@ session is opened and closed is told to it.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -21,7 +23,10 @@ from ensemble.request import Request
 HEDGE = 2.0
 """Seconds without an answer after which a second replica is asked as well. An opening computes nothing."""
 ELSEWHERE = 0.25
-"""The same where a replica is known that had better not be asked: it may well be the one that does not answer."""
+"""The same where a replica is known that had better not be asked, or where one was lost lately: it may well be the one
+that does not answer, as Serve keeps calls to a lost replica until it has noticed."""
+LATELY = 30.0
+"""Seconds in which Serve notices that a replica is lost, on a busy machine too."""
 KEYS = 12
 """Keys that are drawn for another replica than a certain one; one of two has up to three fifths of all keys, so that
 the other one is missed twice in a thousand times."""
@@ -55,6 +60,13 @@ class Opener:
         self.member = member
         self._attempt, self._close = attempt, close
         self._closing = set[asyncio.Task[None]]()
+        self._lost = -math.inf
+        """When a replica was last found to be lost."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for a replica before another one is asked as well."""
+        return ELSEWHERE if time.monotonic() - self._lost < LATELY else HEDGE
 
     async def opened(self, request: Request, elsewhere: Address | None = None) -> Opened:
         """A session at whichever replica is first to open it.
@@ -77,6 +89,8 @@ class Opener:
         try:
             return Opened(key, await self._attempt(key, request))
         except BaseException as error:
+            if isinstance(error, MemberLost) and not isinstance(error, OtherVersion):
+                self._lost = time.monotonic()
             # Unless it has refused, the replica may have opened it all the same; nobody else knows its key.
             if not isinstance(error, EnsembleError) or isinstance(error, MemberLost):
                 self.let_go(key)
@@ -109,7 +123,7 @@ class _Race:
     async def won(self) -> Opened:
         while (left := self._end - asyncio.get_running_loop().time()) > 0:
             self._attempts.add(asyncio.create_task(self._opener.attempt(self._request)))
-            patience = HEDGE if self._elsewhere is None else ELSEWHERE
+            patience = self._opener.patience if self._elsewhere is None else ELSEWHERE
             done, _ = await asyncio.wait(self._attempts, timeout=min(left, patience), return_when="FIRST_COMPLETED")
             for attempt in done:
                 if (opened := self._outcome(attempt)) is not None:

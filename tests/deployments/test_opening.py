@@ -155,3 +155,15 @@ async def test_a_close_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     await opener.opened(ASK)
     assert opener._closing
     assert await comes_true(lambda: not opener._closing)
+
+
+async def test_once_a_replica_was_lost_others_are_soon_asked_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "HEDGE", 10.0)
+    never = asyncio.Event()
+    replicas = Replicas([LOST, HERE, never, never, never, THERE])
+    opener = replicas.opener
+    await opener.opened(ASK)
+    async with asyncio.timeout(0.5):
+        opened = await opener.opened(ASK)
+    assert opened.line.address == THERE
+    assert len(replicas.keys) == 6

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ray import serve
 
 from deployments.member import RemoteMember
 from ensemble.errors import MemberLost
-from ensemble.member import Distribution
+from ensemble.member import Distribution, Session
 from ensemble.request import Request
 from tests.serving.conftest import body, wait_for
 
@@ -54,14 +55,14 @@ async def test_with_another_replica_nobody_has_to_know(door: Door, service: Serv
     assert wait_for(lambda: running("model-mixed") == 2, RESTART)
     before = door.text("mixed", "1+1=")
     member = await RemoteMember.connect("mixed", serve.get_deployment_handle("model-mixed", "service"))
-    sessions = [await member.start(QUESTION) for _ in range(12)]
-    kill("model-mixed")
-    for _ in range(12):
-        async with asyncio.timeout(SOON), await member.start(QUESTION) as session:
-            assert len((await session.next()).ids) > 0
-        assert door.text("mixed", "1+1=") == before
-    ends = await asyncio.gather(*(session.next() for session in sessions), return_exceptions=True)
-    await asyncio.gather(*(session.close() for session in sessions))
+    async with AsyncExitStack() as stack:
+        sessions = [await stack.enter_async_context(await member.start(QUESTION)) for _ in range(12)]
+        kill("model-mixed")
+        for _ in range(12):
+            async with asyncio.timeout(SOON), await member.start(QUESTION) as session:
+                assert len((await session.next()).ids) > 0
+            assert door.text("mixed", "1+1=") == before
+        ends = await asyncio.gather(*(session.next() for session in sessions), return_exceptions=True)
     assert {type(end) for end in ends} == {MemberLost, Distribution}
 
 
@@ -69,12 +70,17 @@ async def test_a_session_is_opened_again_at_another_replica(service: Service) ->
     assert wait_for(lambda: running("model-mixed") == 2, RESTART)
     member = await RemoteMember.connect("mixed", serve.get_deployment_handle("model-mixed", "service"))
     async with await member.start(QUESTION) as one:
-        found = []
-        for _ in range(5):
-            async with await member.restart(QUESTION, one) as other:
-                found.append(other.address != one.address)  # type: ignore[attr-defined]
-                assert np.array_equal((await other.next()).ids, (await one.next()).ids)
-    assert all(found)
+        async with asyncio.timeout(RESTART):  # until this process has heard of the replica that runs
+            while not await elsewhere(member, one):
+                await asyncio.sleep(0.1)
+        assert all([await elsewhere(member, one) for _ in range(5)])
+
+
+async def elsewhere(member: RemoteMember, one: Session) -> bool:
+    """Whether a session that is opened again is at another replica; there it answers like the first."""
+    async with await member.restart(QUESTION, one) as other:
+        assert np.array_equal((await other.next()).ids, (await one.next()).ids)
+        return bool(other.address != one.address)  # type: ignore[attr-defined]
 
 
 async def test_a_session_is_opened_again_at_the_same_replica_if_that_is_the_only_one(service: Service) -> None:
