@@ -76,7 +76,7 @@ class Continuation:
         if question is None or isinstance(question, LogprobsAt):
             return Usage()
         read, self._unread = self._unread, 0
-        written = len(payload.ids) if isinstance(payload, Proposal) else int(isinstance(question, Next))
+        written = _written(payload) if isinstance(payload, Proposal) else int(isinstance(question, Next))
         if isinstance(question, Next) and self._paid:
             written = 0  # asked again about the same place, say for a longer list
         self._paid = max(self._paid, written)
@@ -119,6 +119,11 @@ class Continuation:
         ids = self._tokeniser.encode(text)
         kept = common_prefix(self.ids, ids)
         return [*self.ids[:kept], *ids[kept:]]
+
+
+def _written(proposal: Proposal) -> int:
+    """Distributions that were computed to write it: one more than tokens where a gate ended it."""
+    return len(proposal.ids) + (proposal.finish == "gate")
 
 
 def difference(held: Sequence[int], wanted: Sequence[int]) -> Edit | None:

@@ -24,3 +24,13 @@ def likeliest(logprobs: Floats, topk: int, hidden: Floats | None = None) -> Dist
     candidates = np.arange(size) if k == size else np.sort(np.argpartition(-logprobs, k)[:k])
     order = candidates[np.argsort(-logprobs[candidates], kind="stable")]
     return Distribution(order.astype(np.int32), logprobs[order], size, hidden)
+
+
+def entropy(logprobs: Floats) -> float:
+    """In nats, of a whole distribution, shape [V].
+
+    >>> round(entropy(np.log([0.5, 0.5])), 6), entropy(np.array([0.0, -np.inf]))
+    (0.693147, 0.0)
+    """
+    possible = logprobs[logprobs > -np.inf].astype(np.float64)
+    return float(-(np.exp(possible) * possible).sum()) + 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,8 +25,9 @@ from ensemble.vocabulary import Ids, Vocabulary
 
 Floats = npt.NDArray[np.floating]
 
-Ending = Literal["stop", "boundary", "length", "context"]
-"""Why a proposal ended: a stop id; one of ``Until.text``; ``Until.tokens``; no room left in the context."""
+Ending = Literal["stop", "boundary", "length", "context", "gate"]
+"""Why a proposal ended: a stop id; one of ``Until.text``; ``Until.tokens``; no room left in the context; before a token
+that ``Until.gate`` does not leave to the member."""
 
 
 class Capability(StrEnum):
@@ -56,6 +57,16 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadCard:
+    """What is known of a resident head: a small module that lives at a member and reads each of its positions."""
+
+    kind: str
+    """Name of a class of heads (``ensemble.heads``)."""
+    space: str = ""
+    """Fingerprint of what its outcomes stand for, equal where they mean the same. Empty: not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What is known of a member before it is asked anything."""
 
@@ -70,6 +81,8 @@ class Card:
     """Answers and sessions that one choice begins at models: 1 at a model; of an ensemble all that it may begin."""
     depth: int = 0
     """Ensembles within one another; 0 for a model."""
+    heads: Mapping[str, HeadCard] = field(default_factory=dict)
+    """Resident heads by name."""
 
     def require(self, needed: frozenset[Capability], method: str) -> None:
         """Refuse a member that lacks a capability.
@@ -82,6 +95,19 @@ class Card:
             raise MissingCapability(
                 f"method {method} needs members with {capability}; {self.name} has only {has}", member=self.name
             )
+
+    def require_head(self, head: str, kind: str, method: str) -> HeadCard:
+        """The resident head of this name.
+
+        Raises:
+            MissingCapability: there is none, or it is of another kind; naming method, member and what it has.
+        """
+        found = self.heads.get(head)
+        if found is None or found.kind != kind:
+            has = ", ".join(f"{name} ({card.kind})" for name, card in sorted(self.heads.items())) or "none"
+            rule = f"method {method} needs a head {head!r} of kind {kind} at {self.name}; its heads: {has}"
+            raise MissingCapability(rule, member=self.name)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +182,15 @@ Edit = Append | Rewind | Replace | SyncText
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The next-token distribution."""
+    """The next-token distribution, or what a resident head makes of it."""
 
     topk: int = 20
     """Tokens to list; 0 lists all."""
     hidden: bool = False
+    head: str = ""
+    """Name of a resident head: the answer is the distribution over its outcomes. Empty: over the next tokens."""
+    given: Floats | None = field(default=None, compare=False)
+    """Shape [n]: what the head is told, for those that are told something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +215,41 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """Which tokens a proposal leaves to others: it ends before the first of them.
+
+    Either by a resident head, whose outcome 0 is to stay, or by entropy.
+    """
+
+    head: str = ""
+    """Name of a resident head. Empty: none, the entropy is looked at."""
+    stay: float | None = None
+    """The member goes on where outcome 0 has at least this probability. ``None``: where it is the likeliest."""
+    entropy: float | None = None
+    """The member goes on where the raw next-token distribution has at most this entropy, in nats."""
+
+    def ends(self, read: Floats) -> bool:
+        """Whether a proposal ends here.
+
+        Args:
+            read: shape [o], log-probabilities of the head's outcomes; or the entropy alone.
+        """
+        if self.entropy is not None:
+            return bool(read[0] > self.entropy)
+        if self.stay is None:
+            return bool(read.argmax() != 0)
+        return bool(np.exp(read[0], dtype=np.float64) < self.stay)
+
+
+@dataclass(frozen=True, slots=True)
 class Until:
     """Where a proposal ends: at the first of these, at a stop id, or at the end of the context."""
 
     tokens: int
     text: tuple[bytes, ...] = ()
     """The proposal ends with the token that completes any of these."""
+    gate: Gate | None = None
+    """The proposal ends before the first token that this does not leave to the member; it may then be empty."""
 
     def reached(self, ids: Sequence[int], vocabulary: Vocabulary, room: int) -> Ending | None:
         """Why a proposal of these ids is finished; ``None`` if it goes on. ``room``: ids that fit into the context."""
@@ -255,6 +314,8 @@ class Proposal:
     table: Floats | None = None
     """Shape [len(ids), size]: the same distributions whole, log-probabilities in order of id, where ``Propose.full``
     asked for them. ``sampling.processed`` of a row, unwritable ids masked, is what its token was drawn from."""
+    outcomes: Distribution | None = None
+    """Of the gate's head, where the proposal ended at it."""
 
 
 Payload = Distribution | Floats | tuple[Scored, ...] | Proposal | None
@@ -330,8 +391,10 @@ class Session(ABC):
     async def sync_text(self, text: bytes) -> None:
         await self.exchange(edit=SyncText(text))
 
-    async def next(self, topk: int = 20, *, edit: Edit | None = None) -> Distribution:
-        payload = (await self.exchange(Next(topk), edit=edit)).payload
+    async def next(
+        self, topk: int = 20, *, edit: Edit | None = None, head: str = "", given: Floats | None = None
+    ) -> Distribution:
+        payload = (await self.exchange(Next(topk, head=head, given=given), edit=edit)).payload
         assert isinstance(payload, Distribution)
         return payload
 

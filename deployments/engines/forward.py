@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from deployments.engines.batch import Batch, Row, assemble
+from deployments.engines.heads import Heads, Read
 from deployments.engines.slots import SlotCache
 from deployments.engines.work import Logits
 from ensemble.errors import ConfigurationError
+from ensemble.member import Floats
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +31,12 @@ class Abandoned(Exception):
 class Forward:
     """A loaded model with its cache."""
 
-    def __init__(self, model: Any, slots: int) -> None:
+    def __init__(self, model: Any, slots: int, heads: Heads | None = None) -> None:
         """
         Args:
             model: a decoder-only ``PreTrainedModel`` in evaluation mode.
             slots: sequences held in the cache at once.
+            heads: resident at the model.
 
         Raises:
             ConfigurationError: the model keeps a state that is no key-value cache.
@@ -41,6 +44,7 @@ class Forward:
         self._model = model.eval()
         self._config = model.config.get_text_config()
         self._device = model.device
+        self.heads = (heads or Heads()).to(self._device)
         self._layers, self._window = _attention_of(self._config)
         self.cache = SlotCache(slots)
         self._abandoned = False
@@ -70,18 +74,49 @@ class Forward:
         """Width of the logits."""
         return int(self._model.get_output_embeddings().weight.shape[0])
 
-    def __call__(self, rows: Sequence[Row], topk: int, hidden: bool) -> list[Logits]:
-        """Compute rows (in order of slot); returns what each row wanted."""
+    @property
+    def state_width(self) -> int:
+        """Width of the hidden states."""
+        return int(self._config.hidden_size)
+
+    def __call__(self, rows: Sequence[Row], topk: int, hidden: bool, reads: Sequence[Read | None] = ()) -> list[Logits]:
+        """Compute rows (in order of slot); returns what each row wanted.
+
+        Args:
+            reads: for each row what a head reads at the first place that is wanted; empty: nothing.
+        """
         batch = assemble(rows, self.cache.slots, distances=self._window is not None)
+        ends = np.cumsum([len(row.wanted) for row in rows])
+        parts = [slice(end - len(row.wanted), end) for end, row in zip(ends, rows, strict=True)]
         with torch.inference_mode():
             logits, states = self._logits(batch)
             logprobs = torch.log_softmax(logits.float(), dim=-1)
             top = logprobs.topk(min(max(topk, 1), logprobs.shape[-1]), dim=-1).indices if len(logprobs) else logprobs
+            outcomes = self._outcomes(reads, parts, logits, logprobs, states)
         table, top_ids = logprobs.cpu().numpy(), top.cpu().numpy().astype(np.int32)
         vectors = states.float().cpu().numpy() if hidden else None
-        ends = np.cumsum([len(row.wanted) for row in rows])
-        parts = [slice(end - len(row.wanted), end) for end, row in zip(ends, rows, strict=True)]
-        return [Logits(table[p], top_ids[p], vectors[p] if vectors is not None else None) for p in parts]
+        return [
+            Logits(table[p], top_ids[p], vectors[p] if vectors is not None else None, o)
+            for p, o in zip(parts, outcomes, strict=True)
+        ]
+
+    def _outcomes(
+        self,
+        reads: Sequence[Read | None],
+        parts: Sequence[slice],
+        logits: torch.Tensor,
+        logprobs: torch.Tensor,
+        states: torch.Tensor,
+    ) -> list[Floats | None]:
+        found: list[Floats | None] = [None] * len(parts)
+        # A prefill that is not yet through wants nothing.
+        read = [i for i, part in enumerate(parts) if reads and reads[i] is not None and part.stop > part.start]
+        if read:
+            places = [parts[i].start for i in read]
+            told = self.heads([reads[i] for i in read], logits[places], logprobs[places], states[places])
+            for i, outcomes in zip(read, told, strict=True):
+                found[i] = outcomes
+        return found
 
     def _logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits [N, width] and last hidden states [N, size] of the wanted places."""

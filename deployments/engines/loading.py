@@ -10,6 +10,7 @@ import torch
 from deployments.engines.engine import CAPABILITIES, Engine
 from deployments.engines.fetching import load, resolve
 from deployments.engines.forward import Forward
+from deployments.engines.heads import load_heads
 from deployments.engines.settings import ModelSettings
 from deployments.engines.sources import DType
 from deployments.engines.templates import Prompts
@@ -34,14 +35,17 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
     tokeniser = await asyncio.to_thread(tokeniser_of, model, tokenizer)
     if settings.chat_template is not None:
         tokenizer.chat_template = settings.chat_template
+    config = model.config.get_text_config()
+    heads = load_heads(settings.heads, tokeniser.vocabulary.fingerprint, config.hidden_size)
     card = Card(
         settings.name,
         CAPABILITIES[settings.engine],
-        settings.context_of(getattr(model.config.get_text_config(), "max_position_embeddings", None)),
+        settings.context_of(getattr(config, "max_position_embeddings", None)),
         tokeniser.vocabulary.fingerprint,
         settings.price,
+        heads=heads.cards,
     )
-    forward = await asyncio.to_thread(Forward, model, settings.slots)
+    forward = await asyncio.to_thread(Forward, model, settings.slots, heads)
     engine = TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)
     return {settings.name: engine}
 

@@ -30,6 +30,18 @@ class Limits:
     """A session not spoken to for so long is closed: its driver is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """Where a resident head comes from."""
+
+    kind: str
+    """Class of heads that it is of."""
+    path: Path
+    """Folder of its artifact."""
+    digest: str = ""
+    """Of the artifact, where it could be read when the replica was asked for: another one makes another version."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """Everything a replica needs to load one model."""
@@ -59,6 +71,8 @@ class ModelSettings:
     """Part of a GPU that this replica may use; 1 where it has whole ones."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """Folders of LoRA adapters by the name they are served under; of vLLM only."""
+    heads: Mapping[str, HeadSettings] = field(default_factory=dict)
+    """Resident heads by name."""
 
     def context_of(self, trained: int | None) -> int:
         """The context that is served: what is asked for, or what the model was trained for.

@@ -85,9 +85,9 @@ class TransformersEngine(SessionEngine[State]):
         session.guess.judge(exchange.edit)
         if exchange.question is None:
             return None
-        work = work_for(session, exchange.question, self.vocabulary)
+        work = work_for(session, exchange.question, self.vocabulary, self._forward.heads)
         await self._completed(work)
-        if self._run_ahead and isinstance(work.payload, Distribution):
+        if self._run_ahead and isinstance(work.payload, Distribution) and work.read is None:
             session.guess.token = int(work.payload.ids[0])
             self._lately[session.key] = session
             self._wake.set()
@@ -185,26 +185,31 @@ class TransformersEngine(SessionEngine[State]):
             await self._wake.wait()
             if self._queue:
                 await self._gathering.complete()
+            looks = [work for work in self._queue if work.looks]
             batch = self._planned() or self._guessed()
-            if batch:
-                await self._pass(batch)
+            if batch or looks:
+                await self._pass(batch, looks)
             else:
                 self._wake.clear()
 
-    async def _pass(self, batch: Sequence[Planned]) -> None:
-        """Compute a batch and hand on what it has brought."""
+    async def _pass(self, batch: Sequence[Planned], looks: Sequence[Work]) -> None:
+        """Compute a batch and hand on what it has brought.
+
+        Args:
+            looks: works that take heads alone.
+        """
         self._ahead = [work for work, _, _ in batch if isinstance(work, AheadWork)]
         self._lately = {}
         self._forward.resume()
         began = time.perf_counter()
-        await self._loop.run_in_executor(self._thread, self._step, batch)
+        await self._loop.run_in_executor(self._thread, self._step, batch, looks)
         seconds = time.perf_counter() - began
-        works = [work for work, _, _ in batch]
+        works = [*(work for work, _, _ in batch), *looks]
         if self._ahead:
             self._steps_ahead += self._ahead[0].finished
-            works = self._came_true()
+            works = [*self._came_true(), *looks]
         else:
-            self._steps += 1
+            self._steps += bool(batch)
             self._step_seconds += seconds
         for work in works:
             if work.finished:
@@ -250,6 +255,8 @@ class TransformersEngine(SessionEngine[State]):
         left = self._limits.prefill_chunk
         planned: list[Planned] = []
         for work in self._queue:
+            if work.looks:
+                continue
             stem = work.stem()
             slot = self._table.acquire(work.state.key, stem, busy, self._tick)
             row = row_for(work, stem, slot, left) if slot is not None else None
@@ -258,12 +265,30 @@ class TransformersEngine(SessionEngine[State]):
                 planned.append((work, slot, row))
         return sorted(planned, key=lambda item: item[1].index)
 
-    def _step(self, batch: Sequence[Planned]) -> None:
-        """On the thread: one pass, taken in by every work; a failure is the work's own."""
-        works = [work for work, _, _ in batch]
-        topk = max(work.topk for work in works)
+    def _step(self, batch: Sequence[Planned], looks: Sequence[Work]) -> None:
+        """On the thread: heads over what is known, then one pass; a failure is the work's own."""
+        if looks:
+            self._look(looks)
+        if batch:
+            self._compute(batch)
+
+    def _look(self, works: Sequence[Work]) -> None:
+        """Heads over distributions that are known, all at once."""
+        asked = [(w, w.read, row) for w in works if w.read is not None and (row := w.state.row) is not None]
         try:
-            logits = self._forward([row for _, _, row in batch], topk, any(work.hidden for work in works))
+            found = self._forward.heads.look([read for _, read, _ in asked], [row for _, _, row in asked])
+            for (work, _, _), outcomes in zip(asked, found, strict=True):
+                work.looked(outcomes)
+        except Exception as error:
+            for work in works:
+                self._failed(work, error)
+
+    def _compute(self, batch: Sequence[Planned]) -> None:
+        """One pass, taken in by every work."""
+        works = [work for work, _, _ in batch]
+        topk, hidden, reads = max(work.topk for work in works), any(w.hidden for w in works), [w.read for w in works]
+        try:
+            logits = self._forward([row for _, _, row in batch], topk, hidden, reads)
         except Abandoned:
             return
         except Exception as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.engines.guess import Guess
+from deployments.engines.heads import Heads, Read
 from ensemble.continuation import Continuation
 from ensemble.distributions import likeliest
 from ensemble.errors import BadAnswer
@@ -84,6 +85,8 @@ class Logits:
     """Shape [n, K]: the likeliest ids, K at least what the work asked for."""
     hidden: Floats | None
     """Shape [n, hidden size]."""
+    outcomes: Floats | None = None
+    """Shape [o]: what a head has read at the first of these places."""
 
     def row(self, place: int) -> Floats:
         """Log-probabilities of one place."""
@@ -106,6 +109,8 @@ class Work(ABC):
     topk = 0
     """Tokens to list per wanted place, beyond what a single maximum gives."""
     hidden = False
+    read: Read | None = None
+    """What a head is to read after the stem."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -126,8 +131,17 @@ class Work(ABC):
         """Whether the distribution after the stem has still to be computed."""
         return self.state.row is None
 
+    @property
+    def looks(self) -> bool:
+        """Whether nothing is missing but what a head makes of a distribution that is known."""
+        return self.read is not None and not self.read.fresh and self.state.row is not None
+
     def prepare(self) -> None:  # noqa: B027  (a hook that some works have no use for)
         """Finish without a pass, if that is possible."""
+
+    def looked(self, outcomes: Floats) -> None:
+        """Take in what a head has read, for works that ``looks``."""
+        raise NotImplementedError
 
     @abstractmethod
     def absorb(self, logits: Logits) -> None:
@@ -153,27 +167,34 @@ class Work(ABC):
 
 
 class NextWork(Work):
-    """``Next``: one distribution."""
+    """``Next``: one distribution, over tokens or over a head's outcomes."""
 
-    def __init__(self, state: State, question: Next) -> None:
+    def __init__(self, state: State, question: Next, read: Read | None) -> None:
         super().__init__(state)
-        self.topk, self.hidden = question.topk, question.hidden
+        self.topk, self.hidden, self.read = question.topk, question.hidden, read
         self.payload: Payload = None
 
     @property
     def needs_stem(self) -> bool:
-        return self.hidden or self.state.row is None
+        return self.hidden or self.state.row is None or (self.read is not None and self.read.fresh)
 
     def prepare(self) -> None:
-        if not self.needs_stem:
+        if not self.needs_stem and self.read is None:
             assert self.state.row is not None
             self.payload, self.finished = likeliest(self.state.row, self.topk), True
 
     def absorb(self, logits: Logits) -> None:
         self._stem_row(logits)
-        top = logits.top(0, self.topk)
         hidden = logits.hidden[0] if logits.hidden is not None and self.hidden else None
+        if self.read is not None:
+            assert logits.outcomes is not None
+            self.payload, self.finished = likeliest(finite(logits.outcomes), self.topk, hidden), True
+            return
+        top = logits.top(0, self.topk)
         self.payload, self.finished = Distribution(top.ids, top.logprobs, top.size, hidden), True
+
+    def looked(self, outcomes: Floats) -> None:
+        self.payload, self.finished = likeliest(finite(outcomes), self.topk), True
 
 
 class LogprobsAtWork(Work):
@@ -247,9 +268,9 @@ class ScoreWork(Work):
 class ProposeWork(Work):
     """``Propose``: writes alone for several passes; commits nothing."""
 
-    def __init__(self, state: State, question: Propose, vocabulary: Vocabulary) -> None:
+    def __init__(self, state: State, question: Propose, vocabulary: Vocabulary, read: Read | None) -> None:
         super().__init__(state)
-        self._question, self._vocabulary = question, vocabulary
+        self._question, self._vocabulary, self.read = question, vocabulary, read
         self.topk = question.topk
         self._sampling = seeded(question.sampling)
         self._draft: list[int] = []
@@ -263,7 +284,7 @@ class ProposeWork(Work):
 
     @property
     def needs_stem(self) -> bool:
-        return bool(self._draft) or self.state.row is None
+        return bool(self._draft) or self.state.row is None or self.read is not None
 
     def prepare(self) -> None:
         if not self.needs_stem:
@@ -272,7 +293,12 @@ class ProposeWork(Work):
 
     def absorb(self, logits: Logits) -> None:
         row = finite(logits.row(0)) if self._draft else self._stem_row(logits)
-        self._write(row, logits.top(0, self.topk) if self.topk else None)
+        gate = self._question.until.gate
+        if gate is not None and gate.ends(finite(_read(logits))):
+            outcomes = likeliest(_read(logits), 0) if gate.head else None
+            self.payload, self.finished = self._proposal("gate", outcomes), True
+        else:
+            self._write(row, logits.top(0, self.topk) if self.topk else None)
 
     def _write(self, row: Floats, listed: Distribution | None = None) -> None:
         allowed = np.where(self._vocabulary.writable, row, -np.inf)
@@ -288,14 +314,15 @@ class ProposeWork(Work):
         if ending is not None:
             self.payload, self.finished = self._proposal(ending), True
 
-    def _proposal(self, ending: Ending) -> Proposal:
+    def _proposal(self, ending: Ending, outcomes: Distribution | None = None) -> Proposal:
         return Proposal(
             tuple(self._draft),
             self._vocabulary.text(self._draft),
             np.array(self._logprobs, np.float32),
             ending,
             tuple(self._lists),
-            np.stack(self._rows) if self._question.full else None,
+            _table(self._rows, self._vocabulary.size) if self._question.full else None,
+            outcomes,
         )
 
 
@@ -365,19 +392,19 @@ class AheadWork(Work):
 Answering = NextWork | LogprobsAtWork | ScoreWork | ProposeWork
 
 
-def work_for(state: State, question: Question, vocabulary: Vocabulary) -> Answering:
+def work_for(state: State, question: Question, vocabulary: Vocabulary, heads: Heads) -> Answering:
     """The work that answers a question.
 
     Raises:
-        BadRequest: ids outside the vocabulary.
+        BadRequest: ids outside the vocabulary, or a head that there is not.
     """
     if isinstance(question, Next):
-        return NextWork(state, question)
+        return NextWork(state, question, heads.of_question(question))
     if isinstance(question, LogprobsAt):
         return LogprobsAtWork(state, question)
     if isinstance(question, Score):
         return ScoreWork(state, question)
-    return ProposeWork(state, question, vocabulary)
+    return ProposeWork(state, question, vocabulary, heads.of_gate(question.until.gate))
 
 
 def finite(row: Floats) -> Floats:
@@ -389,6 +416,15 @@ def finite(row: Floats) -> Floats:
     if np.isnan(row[0]):
         raise BadAnswer("the model's logits are not numbers")
     return row
+
+
+def _read(logits: Logits) -> Floats:
+    assert logits.outcomes is not None, "what a work wants to have read is read in the same pass"
+    return logits.outcomes
+
+
+def _table(rows: Sequence[Floats], width: int) -> Floats:
+    return np.stack(rows) if rows else np.empty((0, width), np.float32)
 
 
 def _tree(continuations: Sequence[Sequence[int]]) -> tuple[list[int], list[int], list[list[int]]]:

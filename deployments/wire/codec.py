@@ -22,6 +22,7 @@ from ensemble.member import (
     Distribution,
     Edit,
     Exchange,
+    Gate,
     LogprobsAt,
     Next,
     Payload,
@@ -165,14 +166,15 @@ def _question(question: Question | None) -> tuple[Any, ...] | None:
     if question is None:
         return None
     if isinstance(question, Next):
-        return ("next", question.topk, question.hidden)
+        return ("next", question.topk, question.hidden, question.head, question.given)
     if isinstance(question, LogprobsAt):
         return ("logprobs", question.ids)
     if isinstance(question, Score):
         return ("score", question.continuations, question.topk, question.full)
     until, drawn = question.until, question.sampling
     sampling = (float(drawn.temperature), float(drawn.top_p), drawn.top_k, drawn.seed)
-    return ("propose", until.tokens, until.text, sampling, question.topk, question.full)
+    gate = None if until.gate is None else (until.gate.head, until.gate.stay, until.gate.entropy)
+    return ("propose", until.tokens, until.text, gate, sampling, question.topk, question.full)
 
 
 def _questioned(fields: list[Any] | None) -> Question | None:
@@ -180,15 +182,20 @@ def _questioned(fields: list[Any] | None) -> Question | None:
         return None
     kind, *values = fields
     if kind == "next":
-        topk, hidden = values
-        return Next(_int(topk), _bool(hidden))
+        topk, hidden, head, given = values
+        return Next(_int(topk), _bool(hidden), _str(head), _maybe(given))
     if kind == "logprobs":
         return LogprobsAt(*map(_ints, values))
     if kind == "score":
         continuations, topk, full = values
         return Score(tuple(c if isinstance(c, bytes) else _ints(c) for c in continuations), _int(topk), _bool(full))
-    tokens, text, drawn, topk, full = _of("propose", kind, values)
-    return Propose(Until(_int(tokens), tuple(map(_bytes, text))), _drawn(*drawn), _int(topk), _bool(full))
+    tokens, text, gate, drawn, topk, full = _of("propose", kind, values)
+    until = Until(_int(tokens), tuple(map(_bytes, text)), None if gate is None else _gated(*gate))
+    return Propose(until, _drawn(*drawn), _int(topk), _bool(full))
+
+
+def _gated(head: Any, stay: Any, entropy: Any) -> Gate:
+    return Gate(_str(head), None if stay is None else float(stay), None if entropy is None else float(entropy))
 
 
 def _drawn(temperature: Any, top_p: Any, top_k: Any, seed: Any) -> Sampling:
@@ -229,7 +236,8 @@ def _payload(payload: Payload) -> Any:
         return ("next", *_distribution(payload))
     if isinstance(payload, Proposal):
         lists = [_distribution(d) for d in payload.distributions]
-        return ("propose", payload.ids, payload.text, payload.logprobs, payload.finish, lists, payload.table)
+        read = None if payload.outcomes is None else _distribution(payload.outcomes)
+        return ("propose", payload.ids, payload.text, payload.logprobs, payload.finish, lists, payload.table, read)
     return ("score", [_scored(scored) for scored in payload])
 
 
@@ -242,9 +250,10 @@ def _payload_of(fields: Any) -> Payload:
     if kind == "score":
         (continuations,) = values
         return tuple(_scored_of(*fields) for fields in continuations)
-    ids, text, logprobs, finish, lists, table = _of("propose", kind, values)
+    ids, text, logprobs, finish, lists, table, read = _of("propose", kind, values)
     listed = tuple(_distributed(*fields) for fields in lists)
-    return Proposal(_ints(ids), _bytes(text), _values(logprobs), finish, listed, _maybe(table))
+    outcomes = None if read is None else _distributed(*read)
+    return Proposal(_ints(ids), _bytes(text), _values(logprobs), finish, listed, _maybe(table), outcomes)
 
 
 def _scored_of(ids: Any, logprobs: Any, greedy: Any, lists: Any, table: Any) -> Scored:

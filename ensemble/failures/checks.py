@@ -78,7 +78,7 @@ def _of_scored(scored: Scored, size: int) -> str | None:
 
 def _of_proposal(question: Propose, proposal: Proposal, size: int) -> str | None:
     if not proposal.ids:
-        return "empty"
+        return None if proposal.finish == "gate" else "empty"
     if len(proposal.ids) > question.until.tokens:
         return "over_long"
     if not 0 <= min(proposal.ids) <= max(proposal.ids) < size or len(proposal.logprobs) != len(proposal.ids):

@@ -13,15 +13,18 @@ from itertools import cycle
 import numpy as np
 
 from ensemble.continuation import Continuation
-from ensemble.distributions import likeliest, log_softmax
-from ensemble.errors import MemberLost
+from ensemble.distributions import entropy, likeliest, log_softmax
+from ensemble.errors import BadRequest, MemberLost
+from ensemble.heads import Head
 from ensemble.member import (
     Append,
     Capability,
     Card,
     Distribution,
+    Ending,
     Exchange,
     Floats,
+    Gate,
     LogprobsAt,
     Member,
     Next,
@@ -60,15 +63,25 @@ class LocalMember(Member):
         delay: float = 0.0,
         fail_at: int | None = None,
         capabilities: frozenset[Capability] = SESSION_CAPABILITIES,
+        heads: Mapping[str, Head] | None = None,
+        states: Model | None = None,
     ) -> None:
         """
         Args:
             delay: seconds that every exchange takes.
             fail_at: the exchange (counted from 0 over all sessions) at which the member is lost, for good.
+            heads: resident heads by name.
+            states: (prompt ids, continuation ids) → the last layer's state, shape [width], for heads that read it.
         """
-        self.card = Card(name, capabilities, context_length, tokeniser.vocabulary.fingerprint, price or Price())
+        if states is not None:
+            capabilities |= {Capability.HIDDEN_STATES}
+        self.heads = heads or {}
+        cards = {name: head.card for name, head in self.heads.items()}
+        fingerprint = tokeniser.vocabulary.fingerprint
+        self.card = Card(name, capabilities, context_length, fingerprint, price or Price(), heads=cards)
         self.tokeniser = tokeniser
         self.model = model
+        self.states = states
         self.exchanges = 0
         """Exchanges so far, over all sessions."""
         self.open_sessions = 0
@@ -156,9 +169,34 @@ class LocalSession(Session):
     def _logprobs(self, extra: Sequence[int] = ()) -> Floats:
         return self._member.model(self._continuation.prompt, [*self._continuation.ids, *extra])
 
+    def _read(self, head: str, extra: Sequence[int], given: Floats | None = None) -> Floats:
+        """What a head makes of the place after some more ids."""
+        import torch  # only heads need it
+
+        found = self._member.heads.get(head)
+        if found is None:
+            raise BadRequest(f"{self.member} has no head {head!r}", param="head")
+        found.check(0 if given is None else len(given))
+        ids, of = [*self._continuation.ids, *extra], self._member.states
+        states = None if of is None else torch.tensor(of(self._continuation.prompt, ids)).float()[None]
+        told = None if given is None else torch.tensor(given).float()[None]
+        outcomes: Floats = found.read(torch.tensor(self._logprobs(extra)).float()[None], states, told)[0].numpy()
+        return outcomes
+
+    def _leaves(self, gate: Gate, extra: Sequence[int], row: Floats) -> tuple[bool, Distribution | None]:
+        """Whether a gate ends a proposal here, and what its head has read."""
+        if gate.entropy is not None:
+            return gate.ends(np.array([entropy(row)])), None
+        outcomes = self._read(gate.head, extra)
+        return gate.ends(outcomes), likeliest(outcomes, 0)
+
     def _answered(self, question: Question | None) -> Payload:
+        if isinstance(question, Next) and question.head:
+            return likeliest(self._read(question.head, (), question.given), question.topk)
         if isinstance(question, Next):
-            return likeliest(self._logprobs(), question.topk)
+            hidden = self._member.states if question.hidden else None
+            state = None if hidden is None else hidden(self._continuation.prompt, self._continuation.ids)
+            return likeliest(self._logprobs(), question.topk, state)
         if isinstance(question, LogprobsAt):
             self._continuation.known(question.ids)
             return self._logprobs()[list(question.ids)]
@@ -180,19 +218,31 @@ class LocalSession(Session):
         ids: list[int] = []
         rows: list[Floats] = []
         sampling = seeded(question.sampling)
-        finish = None
+        finish, outcomes, gate = None, None, question.until.gate
         while finish is None:
-            rows.append(self._logprobs(ids))
-            allowed = np.where(self.vocabulary.writable, rows[-1], -np.inf)
+            row = self._logprobs(ids)
+            if gate is not None:
+                left, outcomes = self._leaves(gate, ids, row)
+                if left:
+                    return self._proposal(question, ids, rows, "gate", outcomes)
+            rows.append(row)
+            allowed = np.where(self.vocabulary.writable, row, -np.inf)
             ids.append(draw(allowed, sampling, len(self._continuation.ids) + len(ids)))
             finish = question.until.reached(ids, self.vocabulary, self._continuation.room)
+        return self._proposal(question, ids, rows, finish, None)
+
+    def _proposal(
+        self, question: Propose, ids: list[int], rows: list[Floats], finish: Ending, outcomes: Distribution | None
+    ) -> Proposal:
+        table = np.array(rows).reshape(-1, self.vocabulary.size)
         return Proposal(
             tuple(ids),
             self.vocabulary.text(ids),
             np.array([row[i] for row, i in zip(rows, ids, strict=True)]),
             finish,
             tuple(likeliest(row, question.topk) for row in rows) if question.topk else (),
-            np.stack(rows) if question.full else None,
+            table if question.full else None,
+            outcomes,
         )
 
     async def fork(self) -> Session:
