@@ -11,14 +11,15 @@ from ray import serve
 
 from cluster.config import parse
 from cluster.plan import Deployment, plan
-from cluster.schema import Configuration, EnsembleConfig, JudgeConfig, ModelConfig
+from cluster.schema import Configuration, EnsembleConfig, HeadConfig, JudgeConfig, ModelConfig
 from deployments import driver, ingress, model
 from deployments.admission import reserve
 from deployments.driver import EnsembleSettings, JudgeSettings
-from deployments.engines.settings import Limits, ModelSettings
+from deployments.engines.settings import HeadSettings, Limits, ModelSettings
 from deployments.gateway import Limits as HttpLimits
 from deployments.ingress import Listing
 from deployments.placement import Placement
+from ensemble import artifacts
 
 
 class Arguments(BaseModel):
@@ -103,7 +104,14 @@ def settings_of(name: str, config: ModelConfig) -> ModelSettings:
         pipeline_parallel=config.pipeline_parallel,
         gpu_share=min(config.reserved.gpus, 1.0) or 1.0,
         adapters=config.adapters,
+        heads={name: _head(head) for name, head in config.heads.items()},
     )
+
+
+def _head(config: HeadConfig) -> HeadSettings:
+    # On a machine that only renders manifests the artifact need not be there.
+    there = config.path.is_dir()
+    return HeadSettings(config.kind, config.path, artifacts.digest(config.path) if there else "")
 
 
 def placements(arguments: Arguments, configuration: Configuration) -> dict[str, Placement]:

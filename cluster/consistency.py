@@ -13,12 +13,12 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from cluster.schema import Configuration, EnsembleConfig, ModelConfig
-from deployments.engines.engine import CAPABILITIES
+from deployments.engines.engine import CAPABILITIES, hosted
 from deployments.engines.sources import ZooSource
-from ensemble import judges, zoo
+from ensemble import heads, judges, zoo
 from ensemble.ensemble import fan_out, problems
 from ensemble.errors import ConfigurationError, EnsembleError, MemberLost
-from ensemble.member import Capability, Card, Member
+from ensemble.member import Capability, Card, HeadCard, Member
 from ensemble.method import build
 from ensemble.request import Event, Request
 
@@ -39,6 +39,7 @@ def mistakes(configuration: Configuration) -> Iterator[Mistake]:
         if isinstance(model.source, ZooSource) and model.source.zoo not in zoo.MEMBERS:
             yield Mistake(("models", name, "source", "zoo"), unknown("zoo member", model.source.zoo, zoo.MEMBERS))
     yield from _adapters(configuration)
+    yield from _heads(configuration)
     for name in configuration.ensembles:
         if name in configuration.bases:
             yield Mistake(("ensembles", name), "a model has this name already; allowed: a name of its own")
@@ -59,6 +60,19 @@ def _adapters(configuration: Configuration) -> Iterator[Mistake]:
                 message = "a model or adapter has this name already; allowed: a name of its own"
                 yield Mistake(("models", name, "adapters", adapter), message)
             taken.add(adapter)
+
+
+def _heads(configuration: Configuration) -> Iterator[Mistake]:
+    """A mistake for every head that there is no class for, or that its model's engine cannot host."""
+    for name, model in configuration.models.items():
+        for head, config in model.heads.items():
+            where = ("models", name, "heads", head, "kind")
+            if config.kind not in heads.kinds():
+                yield Mistake(where, unknown("kind of head", config.kind, heads.kinds()))
+            elif config.kind not in hosted(model.engine):
+                can = ", ".join(sorted(hosted(model.engine))) or "none"
+                message = f"the engine {model.engine} cannot host heads of kind {config.kind}; it can host: {can}"
+                yield Mistake(where, f"{message}, or use the engine transformers")
 
 
 class _Unloaded(Member):
@@ -104,7 +118,9 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def card(name: str, model: ModelConfig) -> Card:
     """What is known of a model, or of an adapter of it, before it is loaded."""
-    return Card(name, CAPABILITIES[model.engine], model.context_length or _UNKNOWN_CONTEXT, price=model.price.value)
+    length = model.context_length or _UNKNOWN_CONTEXT
+    resident = {head: HeadCard(config.kind) for head, config in model.heads.items()}
+    return Card(name, CAPABILITIES[model.engine], length, price=model.price.value, heads=resident)
 
 
 def _cards(configuration: Configuration, members: Iterable[str], known: dict[str, Card]) -> list[Card]:

@@ -91,7 +91,7 @@ def start(
         raise ConfigurationError(f"{configuration.name} cannot be served there: {error}") from error
     _watch(configuration, progress, Patience(plan(configuration).deployments, wait))
     _get_global_client().wait_for_proxies_serving()
-    return _url()
+    return url()
 
 
 def attach(configuration: Configuration, address: str | None) -> None:
@@ -173,7 +173,7 @@ def stop(configuration: Configuration, *, cluster: bool) -> None:
         serve.delete(configuration.name)
 
 
-def _url() -> str:
+def url() -> str:
     """Where Serve listens: on a cluster where it ran before, as it was told then."""
     http = _get_global_client().http_config
     return f"http://{'127.0.0.1' if http.host == '0.0.0.0' else http.host}:{http.port}"

@@ -104,6 +104,16 @@ _INSTEAD = {"prefill_chunk": "engine_options.max_num_batched_tokens", "run_ahead
 """What to say to vLLM instead of keys that are nothing for it."""
 
 
+class HeadConfig(Part):
+    """A resident head: a small module that lives at a model and reads each of its positions."""
+
+    kind: str
+    """Which class of heads it is of; ``ensemble check`` lists them where it is wrong."""
+    path: Path
+    """Folder of its artifact, as ``ensemble fit`` has made it; a relative one is taken from the configuration file's
+    folder."""
+
+
 class ModelConfig(Part):
     """One language model: one deployment, on its own machines."""
 
@@ -115,6 +125,9 @@ class ModelConfig(Part):
     adapters: dict[Name, Path] = Field(default_factory=dict)
     """Folders of LoRA adapters by the name that each is served under, from the same deployment; a relative one is taken
     from the configuration file's folder. Omitted: none. Refused for engines other than ``vllm``."""
+    heads: dict[Name, HeadConfig] = Field(default_factory=dict)
+    """Resident heads by the name that methods ask for. Omitted: none. For ``vllm`` only kinds that read the likeliest
+    tokens alone."""
     source: Source
     """Where the weights come from. A relative ``path`` is taken from the configuration file's folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -169,6 +182,14 @@ class ModelConfig(Part):
         if folder is None or not isinstance(value, dict):
             return value
         return {k: str(Path(folder, Path(v).expanduser())) if isinstance(v, str) else v for k, v in value.items()}
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _heads_absolute(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        if folder is None or not isinstance(value, dict):
+            return value
+        return {name: _at(folder, head) for name, head in value.items()}
 
     @field_validator("engine_options")
     @classmethod
@@ -244,6 +265,13 @@ class ModelConfig(Part):
                 f"device is cpu, but resources.gpus reserves {self.resources.gpus:g}; leave one of them out"
             )
         return self
+
+
+def _at(folder: Path, head: Any) -> Any:
+    """A head whose path is taken from the folder."""
+    if not isinstance(head, dict) or not isinstance(head.get("path"), str):
+        return head
+    return {**head, "path": str(Path(folder, Path(head["path"]).expanduser()))}
 
 
 class JudgeConfig(Part):

@@ -64,6 +64,8 @@ class HeadCard:
     """Name of a class of heads (``ensemble.heads``)."""
     space: str = ""
     """Fingerprint of what its outcomes stand for, equal where they mean the same. Empty: not known yet."""
+    labels: tuple[str, ...] = ()
+    """Names of its outcomes, where they have names and these are known."""
 
 
 @dataclass(frozen=True, slots=True)

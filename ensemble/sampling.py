@@ -41,8 +41,9 @@ def processed(logprobs: Floats, sampling: Sampling) -> Floats:
     """
     if sampling.greedy:
         return _one_hot(logprobs)
-    scaled = logprobs.astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled.max())
+    behind = logprobs.astype(np.float64) - logprobs.max()
+    with np.errstate(over="ignore"):  # at next to no temperature only the likeliest is left
+        probabilities = np.exp(behind / sampling.temperature)
     if sampling.top_k or sampling.top_p < 1:
         probabilities = _truncated(probabilities / probabilities.sum(), sampling)
     return np.asarray(probabilities / probabilities.sum())

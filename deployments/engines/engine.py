@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
+from ensemble import heads
 from ensemble.concurrency import shielded
 from ensemble.member import Capability, Card, Exchange, Member, Reply, Session
 from ensemble.request import Event, Request
@@ -23,6 +24,15 @@ CAPABILITIES: dict[EngineKind, frozenset[Capability]] = {
     "vllm": frozenset({Capability.GENERATE, Capability.SESSIONS}),
 }
 """What members of each engine can do, known before anything is loaded."""
+
+
+def hosted(engine: EngineKind) -> frozenset[str]:
+    """Kinds of heads that can be resident at models of this engine."""
+    kinds = heads.kinds()
+    if engine == "vllm":
+        # Its process tells lists of likely tokens, and neither hidden states nor whole distributions.
+        return frozenset(kind for kind, head in kinds.items() if head.listed and not head.reads_states)
+    return frozenset(kinds)
 
 
 class Engine(ABC):

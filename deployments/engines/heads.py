@@ -70,6 +70,12 @@ class Heads:
             self._named(gate.head).check(0)
         return Read(gate.head)
 
+    def listed(self, name: str) -> int:
+        """Likeliest tokens that are all a head looks at, for heads that do not look at all."""
+        listed = self._named(name).listed
+        assert listed is not None, "a configuration that puts other heads at an engine of lists is refused"
+        return listed
+
     def look(self, reads: Sequence[Read], rows: Sequence[Floats]) -> list[Floats]:
         """Outcomes at places whose log-probabilities are known, each shape [V]."""
         logprobs = torch.from_numpy(np.stack(rows)).to(self._device(reads[0].head))

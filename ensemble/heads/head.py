@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -33,12 +33,13 @@ class Head(ABC):
     width: int | None = None
     """Of the hidden states that it reads; ``None``: it reads none."""
 
-    def __init__(self, space: str) -> None:
+    def __init__(self, space: str, labels: Sequence[str] = ()) -> None:
         """
         Args:
             space: fingerprint of what its outcomes stand for.
+            labels: names of its outcomes, where they have names.
         """
-        self.card = HeadCard(self.kind, space)
+        self.card = HeadCard(self.kind, space, tuple(labels))
 
     @classmethod
     @abstractmethod
@@ -86,6 +87,20 @@ def kinds() -> Mapping[str, type[Head]]:
     for module in pkgutil.iter_modules(package.__path__, "ensemble.heads."):
         importlib.import_module(module.name)
     return MappingProxyType({cls.kind: cls for cls in Head.__subclasses__()})
+
+
+def tensor(artifact: Artifact, name: str) -> torch.Tensor:
+    """One of an artifact's tensors, float32.
+
+    Raises:
+        ConfigurationError: it has none of this name.
+    """
+    import torch
+
+    if name not in artifact.tensors:
+        held = ", ".join(sorted(artifact.tensors)) or "none"
+        raise ConfigurationError(f"a head of kind {artifact.manifest.kind} needs a tensor {name!r}; there are: {held}")
+    return torch.from_numpy(artifact.tensors[name]).float()
 
 
 def build(artifact: Artifact) -> Head:

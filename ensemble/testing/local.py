@@ -348,14 +348,17 @@ class TinyMember(LocalMember):
 
     def __init__(self, name: str, seed: int = 0, **options: object) -> None:
         vocabulary = Vocabulary((b"", *(bytes([b]) for b in range(1, 256))), frozenset({0}))
-        super().__init__(name, LongestMatch(vocabulary), self._forward, **options)  # type: ignore[arg-type]
+        super().__init__(name, LongestMatch(vocabulary), self._forward, states=self._state, **options)  # type: ignore[arg-type]
         random = np.random.default_rng(seed)
         self._embedding = random.normal(size=(256, self.WIDTH))
         self._recurrent = random.normal(size=(self.WIDTH, self.WIDTH)) / np.sqrt(self.WIDTH)
         self._head = random.normal(size=(self.WIDTH, 256))
 
-    def _forward(self, prompt: Sequence[int], ids: Sequence[int]) -> Floats:
+    def _state(self, prompt: Sequence[int], ids: Sequence[int]) -> Floats:
         state = np.zeros(self.WIDTH)
         for i in (*prompt, *ids):
             state = np.tanh(self._recurrent @ state + self._embedding[i])
-        return log_softmax(state @ self._head)
+        return state
+
+    def _forward(self, prompt: Sequence[int], ids: Sequence[int]) -> Floats:
+        return log_softmax(self._state(prompt, ids) @ self._head)

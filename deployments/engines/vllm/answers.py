@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 from vllm import SamplingParams
 
+from deployments.engines.heads import Heads, Read
 from deployments.engines.vllm.core import WIDTH, Core, chunk
 from deployments.engines.vllm.listings import Listing
 from deployments.engines.vllm.scores import Scorer
 from deployments.engines.vllm.session import Held
 from ensemble.concurrency import together
+from ensemble.distributions import likeliest
 from ensemble.errors import BadAnswer, MissingCapability
 from ensemble.member import (
     Distribution,
@@ -40,8 +43,9 @@ short one and grows with the width, for the neighbours in the step too; a reques
 class Answers:
     """Answers for all sessions of one engine."""
 
-    def __init__(self, core: Core, vocabulary: Vocabulary, context_length: int) -> None:
+    def __init__(self, core: Core, vocabulary: Vocabulary, context_length: int, heads: Heads) -> None:
         self._core, self._vocabulary, self._context_length = core, vocabulary, context_length
+        self._heads = heads
         # Vocabularies have a few hundred; should one have more, drawing one of the rest is an error, not a text.
         unwritable = np.flatnonzero(~vocabulary.writable)[: core.most_masked]
         self._mask = {int(i): float("-inf") for i in unwritable}
@@ -53,7 +57,8 @@ class Answers:
             BadRequest: ids outside the vocabulary.
         """
         if isinstance(question, Next):
-            return await self._next(held, question)
+            read = self._heads.of_question(question)
+            return await self._next(held, question) if read is None else await self._read(held, read, question.topk)
         if isinstance(question, LogprobsAt):
             return await self._logprobs_at(held, question)
         if question.full:
@@ -66,6 +71,15 @@ class Answers:
         if question.hidden:
             raise MissingCapability("vLLM sends no hidden states; use the transformers engine")
         return (await self._listing(held, question.topk)).top(question.topk)
+
+    async def _read(self, held: Held, read: Read, topk: int) -> Distribution:
+        """What a head makes of the likeliest tokens, which are all it looks at."""
+        wanted = min(self._heads.listed(read.head), self._core.size)
+        seen = (await self._listing(held, wanted)).top(wanted)
+        row = np.full(self._core.size, -np.inf, np.float32)
+        row[seen.ids] = seen.logprobs
+        (outcomes,) = await asyncio.to_thread(self._heads.look, [read], [row])
+        return likeliest(outcomes, topk)
 
     async def _listing(self, held: Held, topk: int) -> Listing:
         """The distribution after the continuation, at least ``topk`` (0: all) tokens of it."""
@@ -110,6 +124,8 @@ class Answers:
         return await scorer.score(wanted, first)
 
     async def _propose(self, held: Held, question: Propose) -> Proposal:
+        if question.until.gate is not None:
+            raise MissingCapability("vLLM has no gates; use the transformers engine for the member that hands over")
         draft = _Draft(held, question, self._vocabulary)
         if question.sampling.greedy and held.listing is not None:
             # The open request has already computed the place where the draft begins; its first token is known.

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from deployments.engines.heads import Heads
 from deployments.engines.sessions import Prompts, SessionEngine
 from deployments.engines.settings import Limits
 from deployments.engines.vllm.answers import Answers
@@ -38,16 +39,18 @@ class VllmEngine(SessionEngine[Held]):
         core: Core,
         limits: Limits | None = None,
         adapter: Any = None,
+        heads: Heads | None = None,
     ) -> None:
         """Must be made on the running event loop that the ``AsyncLLM`` works on.
 
         Args:
             adapter: vLLM's ``LoRARequest``; ``None`` for the model itself, whose engine shuts the ``AsyncLLM``.
+            heads: that read likely tokens alone; they run beside vLLM.
         """
         super().__init__(card, tokeniser, prompts, limits)
         self._core = core
         self._adapter = adapter
-        self._answers = Answers(core, tokeniser.vocabulary, card.context_length)
+        self._answers = Answers(core, tokeniser.vocabulary, card.context_length, heads or Heads())
         self._seconds = 0.0
 
     # sessions

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from deployments.engines.engine import CAPABILITIES, Engine
 from deployments.engines.fetching import resolve
+from deployments.engines.heads import load_heads
 from deployments.engines.settings import ModelSettings
 from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import HuggingFaceTokeniser, stop_ids_of
@@ -52,12 +53,13 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
     await _tried(settings.name, core)
     prompts = Prompts(tokenizer, tokeniser)
     fingerprint = tokeniser.vocabulary.fingerprint
-    card = Card(settings.name, CAPABILITIES["vllm"], length, fingerprint, settings.price)
+    heads = load_heads(settings.heads, fingerprint, config.hidden_size)
+    card = Card(settings.name, CAPABILITIES["vllm"], length, fingerprint, settings.price, heads=heads.cards)
     from deployments.engines.vllm.engine import VllmEngine
 
     served = {settings.name: None, **_requests(settings.adapters)}
     return {
-        name: VllmEngine(replace(card, name=name), tokeniser, prompts, core, settings.limits, adapter)
+        name: VllmEngine(replace(card, name=name), tokeniser, prompts, core, settings.limits, adapter, heads)
         for name, adapter in served.items()
     }
 

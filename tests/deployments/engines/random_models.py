@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import transformers
 
 from deployments.engines.forward import Forward
+from deployments.engines.heads import Heads
 from deployments.engines.settings import Limits
 from deployments.engines.transformers import TransformersEngine
+from ensemble.heads import Head
 from ensemble.member import Capability, Card
 from ensemble.request import Request
 from ensemble.vocabulary import LongestMatch, Vocabulary
@@ -38,14 +41,23 @@ ARCHITECTURES: dict[str, Any] = {
 }
 
 
-def engine_of(architecture: str, *, slots: int = 3, device: str = "cpu", **limits: Any) -> TransformersEngine:
+def engine_of(
+    architecture: str,
+    *,
+    slots: int = 3,
+    device: str = "cpu",
+    heads: Mapping[str, Head] | None = None,
+    **limits: Any,
+) -> TransformersEngine:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]()).to(device)
     tokeniser = LongestMatch(BYTES)
-    card = Card(architecture, frozenset(Capability), CONTEXT, BYTES.fingerprint)
+    resident = Heads(heads)
+    card = Card(architecture, frozenset(Capability), CONTEXT, BYTES.fingerprint, heads=resident.cards)
 
     def prompts(request: Request) -> list[int]:
         return tokeniser.encode(request.question.encode())
 
-    return TransformersEngine(card, tokeniser, prompts, Forward(model, slots), Limits(**{"prefill_chunk": 8, **limits}))
+    forward = Forward(model, slots, resident)
+    return TransformersEngine(card, tokeniser, prompts, forward, Limits(**{"prefill_chunk": 8, **limits}))
