@@ -28,6 +28,11 @@ GRACE = 30.0
 """Seconds that a replica which is stopped has for what is under way, unless the configuration says otherwise."""
 
 
+WATCHED = {"health_check_period_s": 2.0}
+"""Options of a deployment whose lost replicas are soon noticed. Until then Serve keeps some calls for them, and so many
+of those at once that calls to other replicas wait behind them; its own period is 10 s."""
+
+
 def ending(grace: float) -> dict[str, float]:
     """Options of a deployment that lets its replicas end what is under way, for so many seconds."""
     return {"graceful_shutdown_timeout_s": grace, "graceful_shutdown_wait_loop_s": min(0.5, grace)}

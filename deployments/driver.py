@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.admission import Admission
-from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, Description, ending
+from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, WATCHED, Description, ending
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
 from deployments.tally import ANSWERING, Stat, Tally
@@ -212,6 +212,7 @@ def deploy(
         **placement.options(),
         max_ongoing_requests=CONCURRENT_CALLS,
         logging_config=LOGGING,
+        **WATCHED,
         **ending(grace),
     )
     versions = versions_in(served)

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.api.door import Door
-from deployments.calls import CONCURRENT_CALLS, GRACE, ending
+from deployments.calls import CONCURRENT_CALLS, GRACE, WATCHED, ending
 from deployments.gateway import Limits, Served, build_app
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
@@ -134,6 +134,7 @@ def deploy(
         num_replicas=replicas,
         **placement.options(),
         max_ongoing_requests=CONCURRENT_CALLS,
+        **WATCHED,
         **ending(grace),
     )
     versions = versions_in(models)

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, PINNED, Description, ending, served_name
+from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, PINNED, WATCHED, Description, ending, served_name
 from deployments.engines.engine import Engine
 from deployments.engines.settings import ModelSettings
 from deployments.placement import ANYWHERE, Placement, require_whole_groups
@@ -146,6 +146,7 @@ def deploy(
         logging_config=LOGGING,
         request_router_config=PINNED,
         # The sessions have ended by then, or never will; a second is left to hang up.
+        **WATCHED,
         **ending(grace + 1),
     )
     version = version_of(settings)

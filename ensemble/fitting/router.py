@@ -142,7 +142,7 @@ def _folded(network: torch.nn.Sequential) -> Network:
 
 def _metrics(scores: Floats, good: Floats) -> dict[str, float]:
     """Area under the curve, and cross-entropy, on held-out tokens."""
-    kept = np.clip(scores, 1e-12, 1 - 1e-12)
+    kept = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
     entropy = -np.mean(good * np.log(kept) + (1 - good) * np.log(1 - kept))
     positive, negative = scores[good > 0.5], scores[good <= 0.5]
     told = {"bce": float(entropy), "good": float(good.mean()), "tokens": float(len(good))}
