@@ -110,6 +110,7 @@ class _Answer:
         self._pen = Pen(meta, members[meta], request)
         self._text = request.partial.encode()
         self._left = request.sampling.max_tokens
+        self._written = 0
         self._alone = not self._experts()
 
     def _experts(self) -> dict[int, int]:
@@ -152,13 +153,13 @@ class _Answer:
             return []
         self.expert = expert
         chances = {self._labels[o]: float(p) for o, p in zip(outcomes.ids, outcomes.probabilities, strict=True)}
-        return [Trace("handover", {"to": self._members.names[expert], "outcomes": chances})]
+        return [Trace("handover", {"to": self._members.names[expert], "after": self._written, "outcomes": chances})]
 
     async def handed_over(self, expert: int) -> AsyncGenerator[Event, None]:
         """What the expert writes after the text so far."""
         member: Member = self._members[expert]
         sampling = replace(self._request.sampling, max_tokens=self._left)
-        request = replace(self._request, partial=self._text.decode(), sampling=sampling)
+        request = replace(self._request, partial=self._text.decode(errors="replace"), sampling=sampling)
         async with aclosing(member.generate(request)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Delta):
@@ -175,6 +176,7 @@ class _Answer:
         events: list[Event] = []
         for decision in written:
             self._text += decision.text
+            self._written += 1
             if delta := self.transcript.write(decision):
                 events.append(delta)
             if self._left is not None and self.expert is None:

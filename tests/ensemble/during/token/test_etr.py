@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,8 +71,8 @@ async def test_what_the_generalist_wrote_before_stays() -> None:
     begun = "".join(text for text, credits in answer.choices[0].credits if "meta" in credits)
     assert begun and stay.startswith(begun) and answer.text.startswith(begun)
     expert = {"law": law(), "code": code()}[told(answer)[0]]
-    written = len(begun.encode())
-    rest = await expert.answer(Request.of("go", partial=begun, max_tokens=20 - written))
+    written = next(trace.data["after"] for trace in answer.choices[0].traces if trace.kind == "handover")
+    rest = await expert.answer(replace(Request.of("go", max_tokens=20 - written), partial=begun))
     assert answer.text == begun + rest.text
     assert first.open_sessions == 0
 
