@@ -129,17 +129,15 @@ class UnionTopK(DraftRule):
         spellings = await self._spellings(panel, union, classes)
         masses = self.clear(listed, spellings)
         if masses is not None:
-            mean = weighted(list(self._weights.values()), masses)
-            column = int(mean.argmax())
-            facts = [(d.ids, d.logprobs) for d in listed.values()]
+            ballot = self.ballot(union, classes, masses, [(d.ids, d.logprobs) for d in listed.values()])
+            column = int(ballot.mean.argmax())
         else:
             told = await self._told(panel, listed, spellings)
             masses = np.stack([self._shares(panel, seat, spellings[seat], told[seat]) for seat in self._seats])
-            mean = weighted(list(self._weights.values()), masses)
-            mean = mean / mean.sum()
-            column = self.choose(union, classes, masses, mean, position)
             facts = [(np.array(list(t), np.int32), np.array(list(t.values()))) for t in told.values()]
-        decision = Ballot(union, self._weights, classes, masses, mean, facts).decision(column, self._sampling.logprobs)
+            ballot = self.ballot(union, classes, masses, facts)
+            column = self.choose(union, classes, masses, ballot.mean, position)
+        decision = ballot.decision(column, self._sampling.logprobs)
         if self._options.fidelity == "reference":
             return self._of_main(panel, decision, spellings[0].ids[column])
         return decision
@@ -162,10 +160,24 @@ class UnionTopK(DraftRule):
             nothing = np.zeros(len(own), bool)
             scores = [np.array([_logsum([ids[i] for i in named]) for named in own]) for ids in known]
             masses = np.stack([shares_within(row, nothing, self._options.duplicates) for row in scores])
-        mean = weighted(list(self._weights.values()), masses)
+        ballot = self.ballot(union, classes, masses, facts)
         with np.errstate(divide="ignore"):
-            chances = processed(np.log(mean), self._sampling)
-        return Ruling(Ballot(union, self._weights, classes, masses, mean / mean.sum(), facts), chances)
+            return Ruling(ballot, processed(np.log(ballot.mean), self._sampling))
+
+    def ballot(self, union: Union, classes: Ids, masses: Floats, told: Sequence[tuple[Ids, Floats]]) -> Ballot:
+        """What the members' shares come to: here, their weighted mean.
+
+        Args:
+            classes: shape [S], those of the union that were nominated.
+            masses: shape [M, S], of each at each member.
+            told: ids of each member and how likely they are, in any scale.
+        """
+        mean = weighted(list(self._weights.values()), masses)
+        return Ballot(union, self._weights, classes, masses, mean / mean.sum(), told)
+
+    def certain(self, masses: Floats, missing: Floats) -> int | None:
+        """The column that leads in a ballot whatever is missing; ``None`` if that depends on it. As ``certain``."""
+        return certain(masses, missing, np.array(list(self._weights.values())))
 
     def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
         """Shares as far as the lists tell them, shape [M, S], if whatever look-ups would add leaves the same winner.
@@ -178,7 +190,7 @@ class UnionTopK(DraftRule):
         known = [known_masses(listed[seat], spellings[seat], kept) for seat in self._seats]
         masses, unknown = (np.array(rows) for rows in zip(*known, strict=True))
         floors = np.array([[math.exp(listed[seat].logprobs[-1])] for seat in self._seats])
-        if certain(masses, unknown * floors, np.array(list(self._weights.values()))) is None:
+        if self.certain(masses, unknown * floors) is None:
             return None
         return np.asarray(masses / masses.sum(axis=1, keepdims=True))
 
