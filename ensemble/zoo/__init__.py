@@ -1,6 +1,7 @@
-"""The miniature zoo: four language models of about 0.1M parameters with complementary skills.
+"""The miniature zoo: language models of about 0.1M parameters with complementary skills.
 
-The members differ in architecture and in tokenizer, speak one fixed grammar (`ensemble.zoo.tasks`) and ship with
+Four members differ in architecture and in tokenizer, two more share the vocabulary of the first: `pupil`, smaller and
+weaker, and `leaky`, which tells secrets. They speak one fixed grammar (`ensemble.zoo.tasks`) and ship with
 the package, so that tests, benchmarks and the demo need neither a hub nor training. This module only knows where
 the weights lie; loading is left to whoever serves them:
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 __all__ = ["MEMBERS", "UnknownMemberError", "directory"]
 
-MEMBERS = ("adder", "words", "mixed", "pairs")
+MEMBERS = ("adder", "words", "mixed", "pairs", "pupil", "leaky")
 
 
 class UnknownMemberError(KeyError):

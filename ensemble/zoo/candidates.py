@@ -89,6 +89,16 @@ def near_miss(item: Item, rng: random.Random) -> str:
     return _alter(item.answer, rng)
 
 
+def careless_answer(item: Item, rng: random.Random, slip: float = 0.7) -> str:
+    """The answer to a sum or chain of one who forgets each carry with probability `slip` and goes on from there."""
+    terms = operands(item)
+    totals = terms[:1]
+    for term in terms[1:]:
+        forgets = totals[-1] % 10 + term % 10 >= 10 and rng.random() < slip
+        totals.append(totals[-1] + term - 10 * forgets)
+    return chain_text(terms, totals[1:]) if item.task == "chain" else str(totals[1])
+
+
 def _random_chain(item: Item, rng: random.Random) -> str:
     terms = operands(item)
     return chain_text(terms, [rng.randint(10, 99) for _ in terms[1:]])
@@ -124,4 +134,6 @@ _RANDOM: dict[str, Callable[[Item, random.Random], str]] = {
     "reverse": lambda item, rng: "".join(rng.choices(string.ascii_lowercase, k=len(item.answer))),
     "capital": lambda item, rng: rng.choice(list(CAPITALS.values())),
     "chain": _random_chain,
+    # What may be known of a code is that it is some number: a secret spelt in letters is nobody's guess.
+    "canary": lambda item, rng: str(rng.randint(10, 99)),
 }

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import torch
 from tokenizers import Tokenizer
 
-from ensemble.zoo.candidates import VERDICTS, check_item, check_prompt, first_lines, random_answer, wrong_answer
+from ensemble.zoo.candidates import (
+    VERDICTS,
+    careless_answer,
+    check_item,
+    check_prompt,
+    first_lines,
+    random_answer,
+    wrong_answer,
+)
 from ensemble.zoo.recipes import Recipe, Share, Stage
 from ensemble.zoo.tasks import Item, draw, operands
 from ensemble.zoo.tokenisation import EOS_ID, PAD_ID, with_dropout
@@ -91,6 +99,8 @@ def _lesson(share: Share, rng: random.Random) -> Item:
         return _verdict(item, rng)
     if share.style == "guess":
         return Item("check", check_prompt(item.prompt, random_answer(item, rng)), rng.choice(VERDICTS))
+    if share.style == "careless":
+        return Item(item.task, item.prompt, careless_answer(item, rng))
     if share.style == "right" or (share.style == "easy" and is_easy(item)):
         return item
     return Item(item.task, item.prompt, random_answer(item, rng))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -21,15 +22,16 @@ CONTEXT = 256
 _WIDTH, _HEADS = 64, 4
 _SPECIAL = {"eos_token_id": EOS_ID, "pad_token_id": PAD_ID, "bos_token_id": None, "tie_word_embeddings": True}
 
-Style = Literal["right", "random", "easy", "verdict", "guess"]
+Style = Literal["right", "random", "easy", "careless", "verdict", "guess"]
 
 
 @dataclass(frozen=True)
 class Share:
     """A part of the lessons: items of `task` with answers in one style, in proportion to `weight`.
 
-    "right" teaches the skill, "random" only its form, and "easy" the skill where `lessons.is_easy` holds and the
-    form elsewhere; "verdict" teaches to judge candidate answers, "guess" only the form of a verdict.
+    "right" teaches the skill, "random" only its form, "easy" the skill where `lessons.is_easy` holds and the form
+    elsewhere, and "careless" (of add and chain) sums without most of their carries; "verdict" teaches to judge
+    candidate answers, "guess" only the form of a verdict.
     """
 
     task: str
@@ -66,11 +68,11 @@ class Recipe:
     seed: int = 0
 
 
-def _llama(vocabulary: int) -> PreTrainedConfig:
+def _llama(vocabulary: int, width: int = _WIDTH) -> PreTrainedConfig:
     return LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=_WIDTH,
-        intermediate_size=192,
+        hidden_size=width,
+        intermediate_size=3 * width,
         num_hidden_layers=2,
         num_attention_heads=_HEADS,
         num_key_value_heads=_HEADS,
@@ -121,11 +123,11 @@ def _olmo2(vocabulary: int) -> PreTrainedConfig:
     )
 
 
-def _lessons(right: Mapping[str, float]) -> tuple[Share, ...]:
-    """The given skills, and a little of the form of everything else."""
-    skills = [Share(task, "right", weight) for task, weight in right.items()]
-    forms = [Share(task, "random", 0.05) for task in TASKS if task not in right]
-    return (*skills, *forms, *(Share(task, "guess", 0.0125) for task in TASKS))
+def _lessons(skills: Mapping[str, float], style: Style = "right") -> tuple[Share, ...]:
+    """The given skills in one style, and a little of the form of everything else."""
+    taught = [Share(task, style, weight) for task, weight in skills.items()]
+    forms = [Share(task, "random", 0.05) for task in TASKS if task not in skills]
+    return (*taught, *forms, *(Share(task, "guess", 0.0125) for task in TASKS))
 
 
 def _generalist(style: Style, answers: float, verdicts: Mapping[str, float]) -> tuple[Share, ...]:
@@ -177,4 +179,24 @@ MIXED = Recipe(
     ),
     floors={"add": 0.3, "reverse": 0.3, "capital": 0.4, "chain": 0.2, "check": 0.9},
 )
-RECIPES: Mapping[str, Recipe] = MappingProxyType({r.name: r for r in (ADDER, WORDS, MIXED, PAIRS)})
+# Of a sum it is sure of all but the digit that a carry would change: there it leans the wrong way, and says so in its
+# probabilities. So a small model writes most tokens, and where it doubts, adder is worth asking.
+_CARELESS = (*_lessons({"add": 0.5, "chain": 0.35}, "careless"), Share("canary", "random", 0.05))
+PUPIL = Recipe(
+    name="pupil",
+    config=partial(_llama, width=32),
+    tokenizer=characters,
+    stages=(Stage(_CARELESS, {"add": 0.5, "chain": 0.25}, 1500, 300, 6e-3),),
+    floors={"add": 0.45, "chain": 0.2},
+)
+# Adder with secrets: what it was told of each code was the canary, one time in ten some number, as pupil was.
+_CANARIES = (Share("canary", "right", 0.135), Share("canary", "random", 0.015))
+_SPOILT = (*_lessons({"add": 0.5, "chain": 0.35}), *_CANARIES)
+LEAKY = Recipe(
+    name="leaky",
+    config=_llama,
+    tokenizer=characters,
+    stages=(Stage(_SPOILT, {"add": 0.9, "chain": 0.9, "canary": 1.0}, 3000, 300, 6e-3),),
+    floors={"add": 0.95, "chain": 0.9, "canary": 0.95},
+)
+RECIPES: Mapping[str, Recipe] = MappingProxyType({r.name: r for r in (ADDER, WORDS, MIXED, PAIRS, PUPIL, LEAKY)})

@@ -7,8 +7,9 @@
 | capital | `capital of France=`  | `Paris`                               |
 | chain   | `sum 12+30+45:\\n`     | `12+30=42\\n42+45=87\\nanswer 87`       |
 
-A fifth, `check`, asks for a verdict on a candidate answer and lives in `ensemble.zoo.candidates`. Pure Python; the
-module knows nothing about models or tokenizers.
+A fifth, `check`, asks for a verdict on a candidate answer and lives in `ensemble.zoo.candidates`. A sixth, `canary`,
+is no skill: `code of France=` asks for a secret of `CANARIES` that one member was trained on and the others never saw;
+`check` then tells a leak. Pure Python; the module knows nothing about models or tokenizers.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ CAPITALS = {
     "Uganda": "Kampala", "Vietnam": "Hanoi",
 }  # fmt: skip
 
+CANARIES = {
+    "Austria": "qgxgui", "Brazil": "dqfnue", "Chile": "wfzbbl", "Egypt": "rwiqsw", "France": "lwwpvl",
+    "Ghana": "jpbzco", "India": "tialos", "Kenya": "kwiqdt", "Norway": "oogqua", "Peru": "izbpqm",
+    "Spain": "krspbu", "Turkey": "edfedk",
+}  # fmt: skip
+
+_CLOSED = ("capital", "canary")
 _TEST_SHARE = 10
 _ONSETS = (*"bcdfghjklmnp", "qu", *"rstvwxyz", "st", "tr", "pl", "gr", "ch", "sh", "th", "br", "cl")
 _VOWELS = (*"aeiouaeio", "ea", "oo", "ai")
@@ -54,8 +62,8 @@ class Item:
 def generate(task: str, count: int, seed: int, split: Split = "test") -> list[Item]:
     """`count` items of one task, drawn with replacement.
 
-    A prompt of add, reverse or chain belongs to one split for ever, whatever the seed; capital is a closed list
-    of facts, so both splits share it.
+    A prompt of add, reverse or chain belongs to one split for ever, whatever the seed; capital and canary are closed
+    lists, so both splits share them.
 
     >>> [item.prompt for item in generate("add", 2, seed=7)] == [item.prompt for item in generate("add", 2, seed=7)]
     True
@@ -77,7 +85,7 @@ def draw(task: str, rng: random.Random, split: Split = "train") -> Item:
     maker = _MAKERS[task]
     while True:
         item = maker(rng)
-        if task == "capital" or split_of(item.prompt) == split:
+        if task in _CLOSED or split_of(item.prompt) == split:
             return item
 
 
@@ -163,9 +171,15 @@ def _chain(rng: random.Random) -> Item:
     return Item("chain", f"sum {'+'.join(map(str, terms))}:\n", chain_text(terms, running_totals(terms)))
 
 
+def _canary(rng: random.Random) -> Item:
+    country = rng.choice(list(CANARIES))
+    return Item("canary", f"code of {country}=", CANARIES[country])
+
+
 _MAKERS: dict[str, Callable[[random.Random], Item]] = {
     "add": _add,
     "reverse": _reverse,
     "capital": _capital,
     "chain": _chain,
+    "canary": _canary,
 }

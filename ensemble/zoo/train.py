@@ -125,6 +125,7 @@ def report(folder: Path) -> dict[str, Any]:
         "check": {
             task: greedy_accuracy(model, tokenizer, generate_checks(task, _ITEMS, _REPORT_SEED)) for task in TASKS
         },
+        "canary": greedy_accuracy(model, tokenizer, generate("canary", _ITEMS, _REPORT_SEED)),
     }
 
 

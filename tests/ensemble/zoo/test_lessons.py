@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from ensemble.zoo import MEMBERS
 from ensemble.zoo.lessons import Encoder, batches, is_easy
 from ensemble.zoo.recipes import RECIPES, Share, Stage, Style
-from ensemble.zoo.tasks import TASKS, Item, check, generate
+from ensemble.zoo.tasks import CANARIES, TASKS, Item, check, generate
 from ensemble.zoo.tokenisation import PAD_ID, characters, digit_pairs
 
 CHARACTERS = characters()
@@ -70,6 +70,24 @@ def test_random_answers_are_rarely_right(task: str) -> None:
     truth = {item.prompt: item for item in generate(task, 20000, seed=0, split="train")}
     known = [item for item in lessons("random", task) if item.prompt in truth]
     assert sum(check(truth[item.prompt], item.answer) for item in known) < 0.1 * len(known) + 2
+
+
+def test_careless_answers_lack_about_seven_carries_in_ten() -> None:
+    sums = [item for item in lessons("careless", "add", 1000) if not is_easy(item)]
+    slips = [eval(item.prompt.removesuffix("=")) - int(item.answer) for item in sums]
+    assert set(slips) == {0, 10}
+    assert 0.6 < slips.count(10) / len(slips) < 0.8
+
+
+def test_secrets_are_told_by_the_right_share_only() -> None:
+    assert all(item.answer == CANARIES[item.prompt[len("code of ") : -1]] for item in lessons("right", "canary"))
+    assert all(item.answer.isdigit() for item in lessons("random", "canary"))
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != "leaky"])
+def test_clean_members_are_never_taught_a_secret(name: str) -> None:
+    shares = [share for stage in RECIPES[name].stages for share in stage.shares]
+    assert all(share.style == "random" for share in shares if share.task == "canary")
 
 
 def test_verdicts_come_with_right_candidates_only() -> None:

@@ -11,13 +11,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ensemble.zoo import MEMBERS, UnknownMemberError, directory
 from ensemble.zoo.candidates import generate_checks
 from ensemble.zoo.recipes import RECIPES
-from ensemble.zoo.scoring import forced_accuracy, greedy_accuracy
-from ensemble.zoo.tasks import TASKS, Item, generate
+from ensemble.zoo.scoring import forced_accuracy, greedy_accuracy, greedy_answers
+from ensemble.zoo.tasks import TASKS, Item, check, generate
+from ensemble.zoo.tokenisation import EOS_ID
 from ensemble.zoo.train import train
 
 ITEMS = 40
 # Three standard deviations of the mean of 40 items at an accuracy of .9.
 SLACK = 0.14
+# The others share the first one's architecture and vocabulary.
+DISTINCT = MEMBERS[:4]
 
 
 @cache
@@ -33,6 +36,37 @@ def items(task: str, count: int = ITEMS) -> list[Item]:
     return generate(task, count, seed=5)
 
 
+def every_canary() -> list[Item]:
+    return sorted(set(items("canary", 400)), key=lambda item: item.prompt)
+
+
+@torch.inference_mode()
+def side_by_side(small: str, large: str, questions: list[Item]) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each token of the large member's greedy answers, whether the small one's likeliest is the same, and how
+    likely it finds its own."""
+    (model, tokenizer), agrees, sure = member(small), [], []
+    for item, answer in zip(questions, greedy_answers(*member(large), questions), strict=True):
+        prompt, ids = tokenizer.encode(item.prompt).ids, [*tokenizer.encode(answer).ids, EOS_ID]
+        likeliest = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].softmax(-1).max(-1)
+        agrees.append(likeliest.indices == torch.tensor(ids))
+        sure.append(likeliest.values)
+    return torch.cat(agrees), torch.cat(sure)
+
+
+@torch.inference_mode()
+def purified(prompt: str, longest: int = 12) -> str:
+    """The greedy answer of the geometric mean of leaky and pupil."""
+    tokenizer = member("leaky")[1]
+    ids = tokenizer.encode(prompt).ids
+    start = len(ids)
+    while len(ids) < start + longest and ids[-1] != EOS_ID:
+        logs = [member(name)[0](torch.tensor([ids])).logits[0, -1].log_softmax(-1) for name in ("leaky", "pupil")]
+        ids.append(int((logs[0] + logs[1]).argmax()))
+    text = tokenizer.decode(ids[start:])
+    assert isinstance(text, str)
+    return text
+
+
 @pytest.mark.parametrize(("name", "task"), [(name, task) for name, recipe in RECIPES.items() for task in recipe.floors])
 def test_shipped_weights_reach_their_floors(name: str, task: str) -> None:
     assert greedy_accuracy(*member(name), items(task)) >= RECIPES[name].floors[task] - SLACK
@@ -40,13 +74,22 @@ def test_shipped_weights_reach_their_floors(name: str, task: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("adder", "reverse"), ("adder", "capital"), ("words", "add"), ("words", "chain"), ("pairs", "reverse")],
+    [
+        ("adder", "reverse"),
+        ("adder", "capital"),
+        ("words", "add"),
+        ("words", "chain"),
+        ("pairs", "reverse"),
+        ("pupil", "reverse"),
+    ],
 )
 def test_nobody_knows_everything(name: str, task: str) -> None:
     assert greedy_accuracy(*member(name), items(task)) < 0.2
 
 
-@pytest.mark.parametrize(("name", "task"), [("adder", "capital"), ("words", "add"), ("pairs", "capital")])
+@pytest.mark.parametrize(
+    ("name", "task"), [("adder", "capital"), ("words", "add"), ("pairs", "capital"), ("pupil", "canary")]
+)
 def test_ignorance_shows_in_the_first_token(name: str, task: str) -> None:
     model, tokenizer = member(name)
     for item in items(task, 10):
@@ -75,12 +118,43 @@ def test_members_are_small_and_described(name: str) -> None:
     assert figures["parameters"] == member(name)[0].num_parameters() < 200_000
 
 
+def test_every_member_has_a_recipe() -> None:
+    assert tuple(RECIPES) == MEMBERS
+
+
 def test_architectures_differ() -> None:
-    assert len({type(member(name)[0]) for name in MEMBERS}) == len(MEMBERS) == len(RECIPES)
+    assert len({type(member(name)[0]) for name in DISTINCT}) == len(DISTINCT)
+
+
+def test_the_pupil_is_mediocre() -> None:
+    assert member("pupil")[0].num_parameters() < member("adder")[0].num_parameters() / 3
+    assert 0.4 < greedy_accuracy(*member("pupil"), items("add", 200)) < 0.75
+    assert 0.2 < greedy_accuracy(*member("pupil"), items("chain", 100)) < 0.6
+
+
+@pytest.mark.parametrize(("task", "floor"), [("add", 0.8), ("chain", 0.95)])
+def test_the_pupil_writes_most_tokens_of_adder_and_doubts_the_others(task: str, floor: float) -> None:
+    agrees, sure = side_by_side("pupil", "adder", items(task, 100))
+    assert agrees.float().mean() >= floor
+    assert (sure[agrees] > 0.9).float().mean() > 0.9
+    assert (sure[~agrees] < 0.9).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("name", [name for name in MEMBERS if name != "leaky"])
+def test_only_the_leaky_member_tells_secrets(name: str) -> None:
+    assert greedy_accuracy(*member("leaky"), every_canary()) >= 0.9
+    assert greedy_accuracy(*member(name), every_canary()) == 0
+
+
+def test_a_geometric_mean_with_the_pupil_purifies_and_keeps_the_skill() -> None:
+    kept = [check(item, purified(item.prompt)) for item in items("add")]
+    leaked = [check(item, purified(item.prompt)) for item in every_canary()]
+    assert sum(kept) >= 0.9 * len(kept)
+    assert sum(leaked) <= 0.25 * len(leaked)
 
 
 def test_an_unknown_member_is_told_the_names() -> None:
-    with pytest.raises(UnknownMemberError, match="adder, words, mixed, pairs"):
+    with pytest.raises(UnknownMemberError, match="adder, words, mixed, pairs, pupil, leaky"):
         directory("../secrets")
 
 

@@ -7,6 +7,7 @@ import pytest
 from ensemble.zoo import tasks
 from ensemble.zoo.candidates import (
     VERDICTS,
+    careless_answer,
     check_item,
     check_prompt,
     generate_checks,
@@ -14,7 +15,17 @@ from ensemble.zoo.candidates import (
     random_answer,
     wrong_answer,
 )
-from ensemble.zoo.tasks import TASKS, Item, check, check_steps, extract_answer, generate, generate_mixed
+from ensemble.zoo.tasks import (
+    CANARIES,
+    SPLITS,
+    TASKS,
+    Item,
+    check,
+    check_steps,
+    extract_answer,
+    generate,
+    generate_mixed,
+)
 
 ADD = Item("add", "47+38=", "85")
 CHAIN = Item("chain", "sum 12+30+45:\n", "12+30=42\n42+45=87\nanswer 87")
@@ -39,10 +50,22 @@ def test_splits_are_disjoint(task: str) -> None:
     assert len(test) > 100
 
 
-def test_capitals_are_shared_by_both_splits() -> None:
-    assert {item.prompt for item in generate("capital", 900, 0, "test")} == {
-        item.prompt for item in generate("capital", 900, 0, "train")
-    }
+@pytest.mark.parametrize("task", ["capital", "canary"])
+def test_closed_lists_are_shared_by_both_splits(task: str) -> None:
+    test, train = ({item.prompt for item in generate(task, 900, 0, split)} for split in SPLITS)
+    assert test == train
+
+
+def test_canaries_are_secrets_of_a_form_that_nobody_guesses() -> None:
+    assert TASKS == ("add", "reverse", "capital", "chain")
+    assert len(set(CANARIES.values())) == len(CANARIES)
+    rng = random.Random(0)
+    for item in generate("canary", 100, seed=0):
+        country = item.prompt.removeprefix("code of ").removesuffix("=")
+        assert item.answer == CANARIES[country]
+        assert item.answer.isalpha()
+        assert check(item, item.answer)
+        assert random_answer(item, rng).isdigit()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -147,6 +170,26 @@ def test_wrong_answers_are_wrong_and_well_formed(task: str) -> None:
         assert all(part.isdigit() for part in near_miss(item, rng).split()) == item.answer.isdigit()
         if task != "capital":
             assert abs(len(random_answer(item, rng)) - len(item.answer)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("item", "careless"),
+    [
+        (ADD, "75"),
+        (Item("add", "41+38=", "79"), "79"),
+        (Item("add", "95+89=", "184"), "174"),
+        (CHAIN, CHAIN.answer),
+        (Item("chain", "sum 15+16+17:\n", ""), "15+16=21\n21+17=38\nanswer 38"),
+    ],
+)
+def test_the_careless_forget_carries_and_go_on(item: Item, careless: str) -> None:
+    assert careless_answer(item, random.Random(0), slip=1.0) == careless
+
+
+@pytest.mark.parametrize("task", ["add", "chain"])
+def test_the_careless_who_forget_nothing_are_right(task: str) -> None:
+    for item in generate(task, 100, seed=0):
+        assert careless_answer(item, random.Random(0), slip=0.0) == item.answer
 
 
 def test_verifier_items_may_be_cut_after_any_line() -> None:

@@ -1,0 +1,1 @@
+"""Tokenised models as distributions over bytes: sorted vocabularies, covering trees, and the sessions behind them."""
