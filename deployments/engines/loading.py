@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,7 @@ from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import tokeniser_of
 from deployments.engines.transformers import TransformersEngine
 from ensemble.member import Card
+from ensemble.vocabulary import Tokeniser
 
 
 async def start(settings: ModelSettings) -> dict[str, Engine]:
@@ -31,29 +32,52 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
 
         return await start_vllm(settings)
     torch.set_num_threads(settings.threads)
-    model, tokenizer = await asyncio.to_thread(_loaded, settings)
-    tokeniser = await asyncio.to_thread(tokeniser_of, model, tokenizer)
+    loaded = await asyncio.to_thread(load_model, settings)
+    return {settings.name: await engine_over(loaded, settings)}
+
+
+class Loaded(NamedTuple):
+    """A model in memory."""
+
+    model: Any
+    """A ``PreTrainedModel``."""
+    tokenizer: Any
+    tokeniser: Tokeniser
+
+
+def load_model(settings: ModelSettings) -> Loaded:
+    """A model and its tokenizer, whichever engine is to serve it.
+
+    Raises:
+        ConfigurationError: the source cannot be had.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Half precision saves memory on a GPU; on a CPU it only costs accuracy and, where it is emulated, time.
+    dtype: DType = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
+    model, tokenizer = load(resolve(settings.source, settings.cache), dtype, device)
     if settings.chat_template is not None:
         tokenizer.chat_template = settings.chat_template
+    return Loaded(model, tokenizer, tokeniser_of(model, tokenizer))
+
+
+async def engine_over(loaded: Loaded, settings: ModelSettings) -> TransformersEngine:
+    """The engine of a loaded model, on the running event loop.
+
+    Raises:
+        ConfigurationError: the engine cannot serve this model, or a head does not fit it.
+    """
+    model, tokenizer, tokeniser = loaded
     config = model.config.get_text_config()
     heads = load_heads(settings.heads, tokeniser.vocabulary.fingerprint, config.hidden_size)
     card = Card(
         settings.name,
-        CAPABILITIES[settings.engine],
+        CAPABILITIES["transformers"],
         settings.context_of(getattr(config, "max_position_embeddings", None)),
         tokeniser.vocabulary.fingerprint,
         settings.price,
         heads=heads.cards,
     )
     forward = await asyncio.to_thread(Forward, model, settings.slots, heads)
-    engine = TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)
-    return {settings.name: engine}
-
-
-def _loaded(settings: ModelSettings) -> tuple[Any, Any]:
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Half precision saves memory on a GPU; on a CPU it only costs accuracy and, where it is emulated, time.
-    dtype: DType = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
-    return load(resolve(settings.source, settings.cache), dtype, device)
+    return TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)

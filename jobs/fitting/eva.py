@@ -1,0 +1,26 @@
+"""``ensemble fit eva``: a projection into the pivot's vocabulary, for each helper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from ensemble.artifacts import Artifact
+from ensemble.fitting.eva import EvaFit, fit_eva
+from jobs.fitting.fit import Task, fitted
+
+options = EvaFit
+members = "the pivot, then its helpers"
+least, most = 2, None
+answer = None
+
+
+async def run(task: Task) -> Mapping[str, Artifact]:
+    pivot, *helpers = task.models
+    found = {}
+    for done, helper in enumerate(helpers):
+        task.told("helpers aligned", done, len(helpers))
+        artifact = await asyncio.to_thread(fit_eva, helper.arrays, pivot.arrays, task.options)
+        found[helper.name] = fitted(task, artifact, "eva")
+    task.told("helpers aligned", len(helpers), len(helpers))
+    return found
