@@ -19,7 +19,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.errors import MissingCapability
+from ensemble.errors import BadRequest, MissingCapability
 from ensemble.request import Answer, Event, Request, Sampling, Usage, collect
 from ensemble.vocabulary import Ids, Vocabulary
 
@@ -229,6 +229,15 @@ class Gate:
     """The member goes on where outcome 0 has at least this probability. ``None``: where it is the likeliest."""
     entropy: float | None = None
     """The member goes on where the raw next-token distribution has at most this entropy, in nats."""
+
+    def check(self) -> None:
+        """Refuse a gate that looks at nothing, or at two things.
+
+        Raises:
+            BadRequest: naming what a gate has.
+        """
+        if bool(self.head) == (self.entropy is not None):
+            raise BadRequest("a gate has either a head or an entropy", param="gate")
 
     def ends(self, read: Floats) -> bool:
         """Whether a proposal ends here.

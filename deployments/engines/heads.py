@@ -64,8 +64,7 @@ class Heads:
         """
         if gate is None:
             return None
-        if bool(gate.head) == (gate.entropy is not None):
-            raise BadRequest("a gate has either a head or an entropy", param="gate")
+        gate.check()
         if gate.head:
             self._named(gate.head).check(0)
         return Read(gate.head)

@@ -194,6 +194,8 @@ class LocalSession(Session):
         if isinstance(question, Next) and question.head:
             return likeliest(self._read(question.head, (), question.given), question.topk)
         if isinstance(question, Next):
+            if question.given is not None:
+                raise BadRequest("given is for heads; name one in head, or leave it out", param="given")
             hidden = self._member.states if question.hidden else None
             state = None if hidden is None else hidden(self._continuation.prompt, self._continuation.ids)
             return likeliest(self._logprobs(), question.topk, state)
@@ -219,6 +221,8 @@ class LocalSession(Session):
         rows: list[Floats] = []
         sampling = seeded(question.sampling)
         finish, outcomes, gate = None, None, question.until.gate
+        if gate is not None:
+            gate.check()
         while finish is None:
             row = self._logprobs(ids)
             if gate is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -12,6 +13,7 @@ from deployments.engines.forward import Forward
 from deployments.engines.heads import Heads
 from deployments.engines.settings import Limits
 from deployments.engines.transformers import TransformersEngine
+from ensemble.artifacts import Artifact, Manifest
 from ensemble.heads import Head
 from ensemble.member import Capability, Card
 from ensemble.request import Request
@@ -19,7 +21,9 @@ from ensemble.vocabulary import LongestMatch, Vocabulary
 
 CONTEXT = 96
 BYTES = Vocabulary((b"", b"", *(bytes([b]) for b in range(256)), b"th", b"ab", b"a", b"o s"), frozenset({0, 1}))
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDTH = 32
+"""Of hidden states."""
+SIZES = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 COMMON = {"vocab_size": BYTES.size, "max_position_embeddings": CONTEXT, "initializer_range": 0.3, **SIZES}
 ARCHITECTURES: dict[str, Any] = {
     "llama": lambda: transformers.LlamaConfig(**COMMON, num_key_value_heads=2),
@@ -61,3 +65,19 @@ def engine_of(
 
     forward = Forward(model, slots, resident)
     return TransformersEngine(card, tokeniser, prompts, forward, Limits(**{"prefill_chunk": 8, **limits}))
+
+
+def router(width: int = WIDTH, vocabulary: str = "v", seed: int = 0) -> Artifact:
+    """A router with random layers."""
+    random = np.random.default_rng(seed)
+    shapes = {"weight0": (2 * width, width), "bias0": (2 * width,), "weight1": (width, 2 * width), "bias1": (width,)}
+    shapes |= {"weight2": (1, width), "bias2": (1,)}
+    tensors = {name: random.normal(size=shape).astype(np.float32) / 4 for name, shape in shapes.items()}
+    return Artifact(Manifest(method="citer", kind="router", member="m", vocabulary=vocabulary), tensors)
+
+
+def experts(names: tuple[str, ...] = ("law", "code"), seed: int = 1) -> Artifact:
+    """Random expert rows, about as large as the models' own."""
+    rows = np.random.default_rng(seed).normal(size=(len(names), WIDTH)).astype(np.float32) / 10
+    manifest = Manifest(method="etr", kind="experts", member="m", vocabulary="v", settings={"experts": list(names)})
+    return Artifact(manifest, {"rows": rows, "bias": np.zeros(len(names), np.float32)})

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from random_models import engine_of
+from random_models import WIDTH, engine_of, experts, router
 
 from deployments.engines.engine import EngineMember
 from deployments.engines.heads import load_heads
 from deployments.engines.settings import HeadSettings
 from ensemble import artifacts
-from ensemble.artifacts import Manifest
 from ensemble.concurrency import together
 from ensemble.errors import ConfigurationError
 from ensemble.heads import build
@@ -23,26 +22,6 @@ from ensemble.member import Next
 from ensemble.request import Request
 from ensemble.testing.conformance import QUESTION, by_id
 from ensemble.testing.heads import HeadConformance
-
-WIDTH = 32
-"""Of the random models' hidden states."""
-
-
-def router(width: int = WIDTH, vocabulary: str = "v", seed: int = 0) -> artifacts.Artifact:
-    """A router with random layers."""
-    random = np.random.default_rng(seed)
-    shapes = {"weight0": (2 * width, width), "bias0": (2 * width,), "weight1": (width, 2 * width), "bias1": (width,)}
-    shapes |= {"weight2": (1, width), "bias2": (1,)}
-    tensors = {name: random.normal(size=shape).astype(np.float32) / 4 for name, shape in shapes.items()}
-    return artifacts.Artifact(Manifest(method="citer", kind="router", member="m", vocabulary=vocabulary), tensors)
-
-
-def experts(names: tuple[str, ...] = ("law", "code"), seed: int = 1) -> artifacts.Artifact:
-    """Random expert rows, about as large as the models' own."""
-    rows = np.random.default_rng(seed).normal(size=(len(names), WIDTH)).astype(np.float32) / 10
-    manifest = Manifest(method="etr", kind="experts", member="m", vocabulary="v", settings={"experts": list(names)})
-    return artifacts.Artifact(manifest, {"rows": rows, "bias": np.zeros(len(names), np.float32)})
-
 
 HEADS: Mapping[str, artifacts.Artifact] = {"router": router(), "experts": experts()}
 

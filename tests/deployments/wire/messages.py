@@ -18,6 +18,7 @@ from ensemble.member import (
     Distribution,
     Edit,
     Exchange,
+    Gate,
     LogprobsAt,
     Next,
     Payload,
@@ -78,9 +79,10 @@ SAMPLINGS = st.builds(
     top_k=COUNTS,
     seed=st.none() | st.integers(0, 2**63 - 1),
 )
-UNTIL = st.builds(Until, COUNTS, st.lists(TEXTS, max_size=3).map(tuple))
+GATES = st.builds(Gate, KEYS, st.none() | st.floats(0, 2), st.none() | st.floats(0, 20))
+UNTIL = st.builds(Until, COUNTS, st.lists(TEXTS, max_size=3).map(tuple), st.none() | GATES)
 QUESTIONS: st.SearchStrategy[Question] = st.one_of(
-    st.builds(Next, COUNTS, FLAGS),
+    st.builds(Next, COUNTS, FLAGS, KEYS, st.none() | FLOATS),
     st.builds(LogprobsAt, TEN),
     st.builds(Score, st.lists(TEN | TEXTS, max_size=4).map(tuple), COUNTS, FLAGS),
     st.builds(Propose, UNTIL, SAMPLINGS, COUNTS, FLAGS),
@@ -97,8 +99,8 @@ CALLS = st.lists(st.builds(Call, COUNTS, KEYS, OPERATIONS), max_size=5)
 DISTRIBUTIONS = st.builds(Distribution, IDS, FLOATS, COUNTS, st.none() | FLOATS)
 LISTED = st.lists(DISTRIBUTIONS, max_size=3).map(tuple)
 SCORED = st.builds(Scored, TEN, FLOATS, IDS, LISTED, st.none() | TABLES)
-ENDINGS = st.sampled_from(["stop", "boundary", "length", "context"])
-PROPOSALS = st.builds(Proposal, TEN, TEXTS, FLOATS, ENDINGS, LISTED, st.none() | TABLES)
+ENDINGS = st.sampled_from(["stop", "boundary", "length", "context", "gate"])
+PROPOSALS = st.builds(Proposal, TEN, TEXTS, FLOATS, ENDINGS, LISTED, st.none() | TABLES, st.none() | DISTRIBUTIONS)
 PAYLOADS: st.SearchStrategy[Payload] = st.one_of(
     st.none(), FLOATS, DISTRIBUTIONS, st.lists(SCORED, max_size=3).map(tuple), PROPOSALS
 )

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ensemble.heads import build
 from ensemble.testing import TinyMember
 from ensemble.testing.conformance import EngineConformance
-from tests.deployments.engines.random_models import engine_of
+from ensemble.testing.heads import HeadConformance
+from tests.deployments.engines.random_models import engine_of, router
 from tests.deployments.wire.wired import Desk, WiredMember, comes_true, connected, listening
 
 
@@ -27,6 +29,16 @@ class TestTransformersEngineBehindTheWire(EngineConformance):
     @pytest.fixture
     async def member(self) -> AsyncIterator[WiredMember]:
         engine = engine_of("llama")
+        async with listening(engine) as server, connected(server.address) as line:
+            yield WiredMember(engine, engine, line)
+            assert await comes_true(lambda: engine.stats()["open_sessions"] == 0)
+        await engine.shut()
+
+
+class TestHeadsBehindTheWire(HeadConformance):
+    @pytest.fixture
+    async def member(self) -> AsyncIterator[WiredMember]:
+        engine = engine_of("llama", heads={"router": build(router())})
         async with listening(engine) as server, connected(server.address) as line:
             yield WiredMember(engine, engine, line)
             assert await comes_true(lambda: engine.stats()["open_sessions"] == 0)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from ensemble.errors import MemberLost
+from ensemble.heads.experts import Experts
 from ensemble.request import Request
 from ensemble.testing import ScriptedMember, TinyMember
 from ensemble.testing.conformance import EngineConformance
+from ensemble.testing.heads import HeadConformance
 
 
 class TestTinyMember(EngineConformance):
     @pytest.fixture
     def member(self) -> TinyMember:
         return TinyMember("tiny", seed=3, context_length=128)
+
+
+class TestHeadsOfTinyMember(HeadConformance):
+    @pytest.fixture
+    def member(self) -> TinyMember:
+        rows = torch.tensor(np.random.default_rng(0).normal(size=(2, TinyMember.WIDTH))).float()
+        return TinyMember("tiny", seed=3, heads={"experts": Experts(rows, torch.zeros(2), ("law", "code"))})
 
 
 async def test_a_scripted_member_fails_at_its_step() -> None:
