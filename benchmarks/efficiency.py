@@ -1,7 +1,8 @@
 """How close ensembles come to their slowest member, and where a step's time goes.
 
     python benchmarks/efficiency.py --methods gac unite --concurrency 1 8 32
-    python benchmarks/efficiency.py --pair draft --methods gac speculative_ensemble safe
+    python benchmarks/efficiency.py --methods eva deepen packllm core abe byte_level --concurrency 1 8
+    python benchmarks/efficiency.py --pair draft --methods gac speculative_ensemble safe purify r2r citer
     python benchmarks/efficiency.py --engine vllm
 
 Two models run as deployments of a Ray cluster; this process is the driver. In one run, round by round, it measures each
@@ -26,21 +27,44 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from models import Shape, deepened, even, scratch
 from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from cluster.config import parse
+from cluster.app import settings_of
+from cluster.config import Configuration, parse
 from cluster.local import running
+from deployments.engines.loading import load_model
 from deployments.member import RemoteMember
+from ensemble.artifacts import Manifest, save
 from ensemble.concurrency import together
 from ensemble.ensemble import Ensemble
 from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
 from ensemble.request import Delta, Request
+from jobs.fit import run as fit
 
 PROMPT = "the quick brown fox jumps over the lazy dog "
-METHODS = ("gac", "unite", "speculative_ensemble", "safe")
+METHODS = (
+    "gac",
+    "unite",
+    "eva",
+    "deepen",
+    "packllm",
+    "core",
+    "abe",
+    "byte_level",
+    "purify",
+    "speculative_ensemble",
+    "safe",
+    "citer",
+    "r2r",
+)
+OPTIONS: dict[str, dict[str, Any]] = {"abe": {"beam": 1}, "citer": {"threshold": 0.5}}
+"""Of methods that are not measured with their defaults."""
+STEPWISE = ("gac", "unite", "eva", "purify")
+"""Methods that ask each member once for each token."""
 PARTS = ("step", "engine", "wire", "driver")
 
 Exchanges = list[tuple[float, float]]
@@ -96,7 +120,37 @@ def configuration(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if args.engine == "transformers":
         part["run_ahead"] = args.run_ahead
     models = {name: {"source": source, **part} for name, source in sources.items()}
+    for name, heads in resident(args.methods, models, folder / "heads").items():
+        models[name]["heads"] = heads
     return {"name": "efficiency", "models": models, "gateway": {"resources": {"cpus": 0.1}}}
+
+
+def resident(methods: Iterable[str], models: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Heads by member, fitted to its weights; a router of random weights, which leaves about half to the other."""
+    first, second = models
+    made = {"eva": ("eva", f"{first},{second}"), "deepen": ("deepen", f"{first},{second}")}
+    heads: dict[str, dict[str, Any]] = {first: {}, second: {}}
+    plain = parse({"models": {name: {"source": model["source"]} for name, model in models.items()}})
+    for method in set(methods) & set(made):
+        given: dict[str, Any] = {"output": folder / method, "data": None, "options": (), "question": "question", "answer": None}
+        given |= {"grade_name": "exact", "split": 0.8, "seed": 0}
+        for name, artifact in fit(method, plain, (first, second), given).items():
+            heads[name][method] = {"kind": artifact.manifest.kind, "path": str(folder / method / name)}
+    if "citer" in methods:
+        heads[first]["citer"] = {"kind": "router", "path": str(_router(plain, first, folder / "citer"))}
+    return {name: own for name, own in heads.items() if own}
+
+
+def _router(plain: Configuration, small: str, folder: Path) -> Path:
+    loaded = load_model(settings_of(small, plain.models[small]))
+    width = loaded.model.config.hidden_size
+    random = np.random.default_rng(0)
+    shapes = {"weight0": (2 * width, width), "bias0": (2 * width,), "weight1": (width, 2 * width), "bias1": (width,)}
+    shapes |= {"weight2": (1, width), "bias2": (1,)}
+    tensors = {name: random.normal(size=shape).astype(np.float32) / width**0.5 for name, shape in shapes.items()}
+    fingerprint = loaded.tokeniser.vocabulary.fingerprint
+    save(folder, Manifest(method="citer", kind="router", member=small, vocabulary=fingerprint), tensors)
+    return folder
 
 
 async def asked(member: Member, concurrency: int, tokens: int) -> Figures:
@@ -128,7 +182,7 @@ class Run:
 
     def __init__(self, members: list[TimedMember], methods: Iterable[str], tokens: int) -> None:
         self._members, self._tokens = members, tokens
-        self._ensembles = {method: Ensemble(method, method, members) for method in methods}
+        self._ensembles = {m: Ensemble(m, m, members, options=OPTIONS.get(m)) for m in methods}
 
     async def round(self, concurrency: int) -> dict[str, Figures]:
         """Figures of the slowest member ``alone`` and ``beside`` the other, and of each method."""
@@ -174,7 +228,7 @@ def _summary(name: str, rounds: list[dict[str, Figures]]) -> Figures:
         for own in ("beside", "alone"):
             summary[f"of_{own}"] = median(r[name]["rate"] / r[own]["rate"] for r in rounds)
         # Exchanges of methods that draft are not one for each token.
-        summary |= {f"{part}_ms": 1e3 * middle[part] for part in PARTS if name in ("gac", "unite") or part == "step"}
+        summary |= {f"{part}_ms": 1e3 * middle[part] for part in PARTS if name in STEPWISE or part == "step"}
     return {key: round(value, 3 if key.startswith("of_") else 2) for key, value in summary.items()}
 
 
