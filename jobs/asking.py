@@ -125,7 +125,7 @@ async def answered(member: Member, job: Job, cell: Cell, *, attempts: int) -> Re
     events: list[Event] = []
     began = time.perf_counter()
     try:
-        completion = await _tried(member, request(job, cell), events, attempts)
+        completion = await tried(member, request(job, cell), events, attempts)
     except EnsembleError as error:
         outcome: Record = {"error": {"code": error.code, "message": error.message}}
     else:
@@ -133,8 +133,12 @@ async def answered(member: Member, job: Job, cell: Cell, *, attempts: int) -> Re
     return {**outcome, "usage": _usage(events), "seconds": time.perf_counter() - began}
 
 
-async def _tried(member: Member, asked: Request, events: list[Event], attempts: int) -> Completion:
-    """What was spent is kept in ``events``, failed attempts included."""
+async def tried(member: Member, asked: Request, events: list[Event], attempts: int) -> Completion:
+    """The answer, tried again after errors that a retry may help.
+
+    Args:
+        events: what was spent is added to them, by failed attempts as well.
+    """
     for attempt in range(attempts):
         if attempt:
             await asyncio.sleep(_FIRST_WAIT * 2 ** (attempt - 1))

@@ -19,7 +19,8 @@ from jobs.job import Job, Kind, Subject
 if TYPE_CHECKING:
     from jobs.results import Summary
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
+"""Exit status of an interrupted command."""
 
 
 @click.command()
@@ -57,7 +58,7 @@ def batch(file: Path, **given: Any) -> None:
         job.check(configuration)
     except BadRequest as error:
         raise Refused(error.message) from error
-    _quiet()
+    quiet()
     # Ray takes seconds to import; what can be refused without it has been.
     from jobs.batch import run
     from jobs.progress import Display
@@ -65,7 +66,7 @@ def batch(file: Path, **given: Any) -> None:
     ways = {key: given[key] for key in ("address", "concurrency", "attempts")}
     try:
         with interruptible(), Display() as display:
-            summary = run(configuration, job, **ways, progress=display, starting=_starting)
+            summary = run(configuration, job, **ways, progress=display, starting=starting)
     except BadRequest as error:
         raise Refused(error.message) from error
     except (EnsembleError, ConnectionError) as error:
@@ -73,7 +74,7 @@ def batch(file: Path, **given: Any) -> None:
     # Ray answers a polite kill with an exit of its own once it runs.
     except (KeyboardInterrupt, SystemExit):
         click.echo(f"interrupted; {_go_on(job)}", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     _tell(summary, job)
 
 
@@ -106,7 +107,8 @@ def _go_on(job: Job) -> str:
     return f"finished rows are kept in {job.output}; the same command goes on from there"
 
 
-def _starting(states: Mapping[str, str]) -> None:
+def starting(states: Mapping[str, str]) -> None:
+    """Tell the states of deployments that are brought up."""
     told = ", ".join(f"{name} {state.lower()}" for name, state in states.items())
     click.echo(told, err=True)
 
@@ -121,7 +123,7 @@ def _tell(summary: Summary, job: Job) -> None:
     table("Usage", ("member", "calls", "prompt_tokens", "completion_tokens", "cost"), rows)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Ray's own messages would run through the progress bar; failures come as exceptions all the same."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray.data  # noqa: F401  # sets its loggers up, which the next line changes

@@ -18,7 +18,8 @@ _LINE_EVERY = 10.0
 class Display:
     """Call it with counts; use it as a context so that the terminal is left clean."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, unit: str = "rows") -> None:
+        self._unit = unit
         self._console = console or Console(stderr=True)
         self._bar = Progress(
             BarColumn(),
@@ -34,15 +35,15 @@ class Display:
 
     def __call__(self, counts: Counts) -> None:
         self._began = self._began or time.monotonic()
-        told = self.told(counts, time.monotonic() - self._began)
+        told = self.told(counts, time.monotonic() - self._began, self._unit)
         self._bar.update(self._task, total=counts.rows, completed=counts.done, told=told)
         over = counts.done == counts.rows
         if not self._console.is_terminal and (over or time.monotonic() >= self._line):
             self._line = time.monotonic() + _LINE_EVERY
-            self._console.print(f"{counts.done} of {counts.rows} rows, {told}", highlight=False, soft_wrap=True)
+            self._console.print(f"{counts.done} of {counts.rows} {self._unit}, {told}", highlight=False, soft_wrap=True)
 
     @staticmethod
-    def told(counts: Counts, seconds: float) -> str:
+    def told(counts: Counts, seconds: float, unit: str = "rows") -> str:
         """Failures and speed, in words.
 
         >>> Display.told(Counts(rows=100, done=60, failed=2, resumed=20), seconds=10)
@@ -50,7 +51,7 @@ class Display:
         """
         speed = (counts.done - counts.resumed) / seconds if seconds else 0.0
         left = f", {(counts.rows - counts.done) / speed:.0f} s to go" if speed and counts.done < counts.rows else ""
-        return f"{counts.failed} failed, {speed:.1f} rows/s{left}"
+        return f"{counts.failed} failed, {speed:.1f} {unit}/s{left}"
 
     def __enter__(self) -> Self:
         self._bar.start()

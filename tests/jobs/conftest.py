@@ -1,8 +1,13 @@
-"""What the batch command changes in its process, undone after each test."""
+"""What commands change in their process, undone after each test; and ``evaluation_doubles`` for the tests beside it."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
