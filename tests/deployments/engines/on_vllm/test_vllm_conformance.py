@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 
 from deployments.engines.engine import EngineMember
-from deployments.engines.loading import start
-from deployments.engines.settings import ModelSettings
+from deployments.engines.loading import load_model, start
+from deployments.engines.settings import HeadSettings, ModelSettings
 from deployments.engines.sources import RandomModel, RandomSource
-from ensemble.testing.conformance import EngineConformance
+from ensemble import artifacts
+from ensemble.artifacts import Manifest
+from ensemble.errors import BadRequest, MissingCapability
+from ensemble.member import Gate, SyncText, Until
+from ensemble.request import Request
+from ensemble.testing.conformance import QUESTION, EngineConformance, by_id
 
 CONTEXT = 96
 COMMON = {
@@ -33,12 +41,30 @@ def settings_of(name: str, cache: Path) -> ModelSettings:
     )
 
 
+def with_projection(settings: ModelSettings, folder: Path) -> ModelSettings:
+    """The settings with a head that the engine can host: random rows into a vocabulary of fifty."""
+    vocabulary = load_model(replace(settings, engine="transformers", engine_options={})).tokeniser.vocabulary
+    random = np.random.default_rng(0)
+    ids, weights = random.integers(0, 50, (vocabulary.size, 3)), random.uniform(size=(vocabulary.size, 3))
+    tensors = {"ids": ids.astype(np.int32), "weights": (weights / weights.sum(1, keepdims=True)).astype(np.float32)}
+    manifest = Manifest(
+        method="eva",
+        kind="projection",
+        member=settings.name,
+        vocabulary=vocabulary.fingerprint,
+        settings={"size": 50, "topk": 40},
+    )
+    artifacts.save(folder / "eva", manifest, tensors)
+    return replace(settings, heads={"eva": HeadSettings("projection", folder / "eva")})
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(SHAPES))
 async def member(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[EngineMember]:
     """One engine for all tests of a shape: starting one takes longer than most of them."""
-    engine = (await start(settings_of(request.param, tmp_path_factory.mktemp("models"))))[request.param]
+    folder = tmp_path_factory.mktemp("models")
+    engine = (await start(with_projection(settings_of(request.param, folder), folder)))[request.param]
     yield EngineMember(engine)
     assert engine.stats()["open_sessions"] == 0
     await engine.shut()
@@ -53,3 +79,21 @@ class TestVllmEngine(EngineConformance):
     """
 
     tolerance = 2e-4
+
+    async def test_a_head_that_reads_likely_tokens_is_hosted(self, member: EngineMember) -> None:
+        head = member._engine._answers._heads._heads["eva"]  # type: ignore[attr-defined]
+        async with await member.start(Request.of(QUESTION)) as session:
+            for text in (b"a", b"ab", b"abc"):
+                row = by_id(await session.next(0, edit=SyncText(text)))
+                expected = head.read(torch.tensor(row)[None], None, None)[0].exp().numpy()
+                read = by_id(await session.next(0, head="eva"))
+                np.testing.assert_allclose(np.exp(read), expected, atol=1e-4)
+            assert len((await session.next(3, head="eva")).ids) == 3
+
+    async def test_gates_and_unknown_heads_are_refused(self, member: EngineMember) -> None:
+        async with await member.start(Request.of(QUESTION)) as session:
+            with pytest.raises(BadRequest, match="no head 'citer'; allowed: eva"):
+                await session.next(2, head="citer")
+            for gate in (Gate(entropy=1.0), Gate("eva")):
+                with pytest.raises(MissingCapability, match="no gates"):
+                    await session.propose(Until(2, gate=gate))
