@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 DRAFTING := efficiency.py --pair draft --methods gac speculative_ensemble safe
 BENCHMARKS := driver.py wire.py efficiency.py "$(DRAFTING)" baseline.py growth.py overload.py
-.PHONY: help install demo serve test test-slow test-faults test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests clean
+.PHONY: help install demo serve test test-slow test-faults test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests methods clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	@scripts/setup
@@ -57,6 +57,9 @@ bench-gpu: $(VENV)/.ready ## Efficiency of models of 0.5B to 8B parameters on on
 
 manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
 	@python scripts/manifests.py
+
+methods: $(VENV)/.ready ## The pages in docs/methods/ and the tables of methods, written anew
+	@python scripts/method_pages.py
 
 clean: ## Remove the virtual environment and all caches
 	@rm -rf $(VENV) $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks build out *.egg-info

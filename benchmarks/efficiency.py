@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import aclosing
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,6 +67,9 @@ OPTIONS: dict[str, dict[str, Any]] = {"abe": {"beam": 1}, "citer": {"threshold":
 STEPWISE = ("gac", "unite", "eva", "purify")
 """Methods that ask each member once for each token."""
 PARTS = ("step", "engine", "wire", "driver")
+
+_number = count(10_000)
+"""Of the next request: all as long as each other."""
 
 Exchanges = list[tuple[float, float]]
 """Of one session: seconds that each exchange took, and how many of them inside the engine."""
@@ -156,10 +160,10 @@ def _router(plain: Configuration, small: str, folder: Path) -> Path:
 async def asked(member: Member, concurrency: int, tokens: int) -> Figures:
     """Tokens per second of requests at once, and median seconds until the first text of an answer."""
 
-    async def first(number: int) -> float:
+    async def first() -> float:
         began, waited = time.perf_counter(), 0.0
-        # Requests differ, so that no prompt cache helps.
-        request = Request.of(f"{number} {PROMPT}", max_tokens=tokens)
+        # No two requests of a run are alike, so that no prompt cache helps.
+        request = Request.of(f"{next(_number)} {PROMPT}", max_tokens=tokens)
         async with aclosing(member.generate(request)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Delta) and not waited:
@@ -167,7 +171,7 @@ async def asked(member: Member, concurrency: int, tokens: int) -> Figures:
         return waited
 
     began = time.perf_counter()
-    waits = await together(first(i) for i in range(concurrency))
+    waits = await together(first() for _ in range(concurrency))
     return {"rate": concurrency * tokens / (time.perf_counter() - began), "first": median(waits)}
 
 

@@ -53,7 +53,7 @@ class Stage(StrEnum):
 class Options(BaseModel):
     """Base of every method's options; unknown ones are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

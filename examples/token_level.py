@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 EXPERTS = {"add": "adder", "chain": "adder", "reverse": "words", "capital": "words"}
 """Who should answer what."""
 FITS: Mapping[str, tuple[str, str | None, Sequence[str]]] = {
-    "eva": ("adder,words", None, ()),
+    "eva": ("words,adder", None, ("--option", "shared=same")),
     "deepen": ("adder,words", None, ()),
     "etr": ("mixed,adder,words", "who.jsonl", ()),
     "citer": ("pupil,adder", "sums.jsonl", ("--grade", "last-line")),

@@ -101,9 +101,9 @@ def test_the_configuration_resolves_to_what_its_comments_say() -> None:
     assert resolved.ensembles["zoo-gac"]["caps"]["max_tokens"] == 256
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/methods/README.md"])
 def test_tables_of_methods_are_complete(document: str) -> None:
-    rows = re.findall(r"^\| [`\[](\w+)[`\]].*?\| ([\w/]+) \|.*?(\d{4}\.\d{5})", _text(document), re.MULTILINE)
+    rows = re.findall(r"^\| [`\[]+(\w+)[`\]].*?\| ([\w/]+) \|.*?(\d{4}\.\d{5})", _text(document), re.MULTILINE)
     assert {name: (stage, paper) for name, stage, paper in rows} == {
         name: (method.stage.value, method.paper) for name, method in OURS.items()
     }
@@ -111,8 +111,7 @@ def test_tables_of_methods_are_complete(document: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_each_option_is_explained(name: str) -> None:
-    section = re.split(r"^## ", _text("docs/methods.md"), flags=re.MULTILINE)
-    (text,) = [part for part in section if part.startswith(f"{name}\n")]
+    _, _, text = _text(f"docs/methods/{name}.md").partition("\n## Options\n")
     explained = set(re.findall(r"`(\w+)`", text))
     assert set(OURS[name].Options.model_fields) <= explained
 
@@ -123,7 +122,7 @@ def test_the_table_of_commands_is_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
+    "document", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 )
 def test_links_and_named_files_are_there(document: str) -> None:
     folder = (ROOT / document).parent
