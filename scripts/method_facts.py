@@ -76,7 +76,7 @@ class Quality(Part):
 
 
 class Efficiency(Part):
-    """Tokens per second over those of the slowest member alone, in one run."""
+    """Tokens per second over those of the slowest member while the others decode beside it, in one run."""
 
     on: str
     """Members and machine."""
