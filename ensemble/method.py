@@ -175,7 +175,7 @@ class Method(ABC, Generic[O]):
         """Answer one request (one choice); yields one ``Finish`` at the end."""
 
 
-_BY_MEMBER = ("weights", "lengths")
+_BY_MEMBER = ("weights", "lengths", "offsets")
 """Options that hold one number for each member, where they hold numbers."""
 
 

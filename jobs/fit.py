@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.evaluation.questions import Question
     from jobs.fitting.fit import Fit, Told
 
-METHODS = ("citer", "deepen", "etr", "eva")
+METHODS = ("citer", "deepen", "etr", "eva", "packllm")
 """Methods that learn something; each has a module of ``jobs.fitting``."""
 
 
@@ -33,7 +33,7 @@ METHODS = ("citer", "deepen", "etr", "eva")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the artifacts.")
 @click.option("--data", type=click.Path(path_type=Path), help=".parquet, .jsonl, .jsonl.gz or .csv.")
 @click.option("--question", default="question", show_default=True, metavar="COLUMN", help="Column with questions.")
-@click.option("--answer", metavar="COLUMN", help="Omitted: `answer`; for etr `expert`, who should answer.")
+@click.option("--answer", metavar="COLUMN", help="Omitted: `answer`; for etr and packllm `expert`, who should answer.")
 @click.option("--grade", "grade_name", default="exact", show_default=True, help="When an answer is right.")
 @click.option("--split", default=0.8, show_default=True, type=click.FloatRange(0, 1), help="Part that is fitted to.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Draws that part.")
@@ -46,6 +46,7 @@ def fit(method: str, file: Path, **given: Any) -> None:
     deepen  members: all; no data
     citer   members: small, large; data: questions and reference answers
     etr     members: the generalist, then its experts; data: questions and who should answer them
+    packllm members: all; data: questions and who should answer them
 
     Without CONFIG the packaged miniature models are fitted to. A fit that was stopped goes on where it was when the
     same command is given again. Exit status 2 if it is refused, 1 if it could not go on, 130 if it was interrupted.
@@ -176,7 +177,10 @@ def _told() -> Iterator[None]:
 
 
 def snippet(method: str, output: Path, artifacts: Mapping[str, Artifact]) -> str:
-    """What to add to a configuration file so that the members have what was fitted."""
+    """What to add to a configuration file so that what was fitted is used."""
+    if "options" in artifacts:
+        entry = {"method": method, **artifacts["options"].manifest.settings}
+        return str(yaml.safe_dump({"ensembles": {method: entry}}, sort_keys=False)).rstrip()
     models = {
         member: {"heads": {method: {"kind": artifact.manifest.kind, "path": str((output / member).resolve())}}}
         for member, artifact in artifacts.items()

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ensemble.errors import BadRequest
-from ensemble.method import named
+from ensemble.method import named, refusals
 
 NAME = "tuned"
 """Of the ensemble that is asked where the configuration has none of the method over the members, and of what is
@@ -125,7 +125,7 @@ def weighted(method: str) -> bool:
     Raises:
         ConfigurationError: there is no such method.
     """
-    return "weights" in named(method).Options.model_fields
+    return "weights" in named(method).Options.model_fields and not refusals(method, {"weights": [1.0]})
 
 
 def subsets(members: Sequence[str]) -> Iterator[tuple[str, ...]]:

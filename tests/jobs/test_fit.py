@@ -84,7 +84,16 @@ def test_a_router_is_fitted_and_a_stopped_fit_goes_on(tmp_path: Path, monkeypatc
     data = questions(tmp_path / "sums.jsonl", ("add",), 70)
     models = tmp_path / "models.yaml"
     models.write_text("models: {pupil: {source: {zoo: pupil}}, adder: {source: {zoo: adder}}}\n")
-    arguments = ("citer", str(models), "--members", "pupil,adder", "--data", str(data), "--output", str(tmp_path / "citer"))
+    arguments = (
+        "citer",
+        str(models),
+        "--members",
+        "pupil,adder",
+        "--data",
+        str(data),
+        "--output",
+        str(tmp_path / "citer"),
+    )
     labelled, calls = citer.labelled, list[int]()
 
     async def counted(*given: object) -> object:
@@ -125,3 +134,15 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(tmp_path: Path, wha
     assert result.exit_code == 2, result.output
     assert says in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_by_prompt_are_calibrated_to_who_should_answer(tmp_path: Path) -> None:
+    data = questions(tmp_path / "who.jsonl", tuple(EXPERTS), 20)
+    said = run("packllm", "--members", "adder,words", "--data", str(data), "--output", str(tmp_path / "packllm"))
+    manifest = manifest_of(tmp_path / "packllm" / "options")
+    # Both were taught the form of all questions, so that their losses tell little of who knows the answer.
+    assert abs(manifest.metrics["weight"] - manifest.metrics["weight_uncalibrated"]) < 0.1
+    entry = yaml.safe_load(said[said.index("ensembles:") :])["ensembles"]["packllm"]
+    models = {name: {"source": {"zoo": name}} for name in ("adder", "words")}
+    configuration = load(yaml.safe_dump({"models": models, "ensembles": {"packllm": entry}}))
+    assert configuration.ensembles["packllm"].options["tau"] > 0

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -40,6 +40,9 @@ class PackllmOptions(Options):
     tau: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Nats for each byte (for each token with ``fidelity: reference``) by which a loss must differ to change a weight
     e-fold; smaller trusts losses more. Only with ``sim``. Omitted: 1."""
+    offsets: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    """One number for each member: nats for each byte (or token) by which its losses are larger for other reasons than
+    skill, as ``ensemble fit packllm`` finds them; taken off before losses are compared. Omitted: 0 for all."""
     step: float | None = Field(None, gt=0, le=0.5)
     """Width of the grid on which weights are tried. Only with ``opt``. Omitted: 0.05."""
     prompt_topk: int = Field(256, ge=1)
@@ -98,6 +101,7 @@ class Packllm(Method[PackllmOptions]):
     * Strings are brought together by bytes, as in ``unite``, not by edit distance.
     * Weights are found once for a prompt and kept for the answer; members with little weight are released. After a
       member has been lost those that are left are weighed anew.
+    * ``offsets`` and ``tau`` can be fitted to who should answer; published weights have τ = 1 and no offsets.
     * A prompt of fewer than two characters has no loss: all weights are equal with ``sim`` and ``opt``.
     * Drawing needs full distributions where all members have one vocabulary; else strings are drawn from the union of
       the members' lists.
@@ -111,6 +115,10 @@ class Packllm(Method[PackllmOptions]):
         for name, weights in (("tau", "sim"), ("step", "opt")):
             if getattr(options, name) is not None and options.weights != weights:
                 raise ConfigurationError(f"{name} has a meaning only with weights: {weights}", param=name)
+        if options.offsets is not None and len(options.offsets) != len(members):
+            names = ", ".join(card.name for card in members)
+            rule = f"needs one number for each of the {len(members)} members ({names}); it has {len(options.offsets)}"
+            raise ConfigurationError(f"offsets {rule}", param="offsets")
         if options.draft is not None:
             check_drafting(options.draft, members)
 
@@ -138,9 +146,7 @@ class Packllm(Method[PackllmOptions]):
         readings: list[Reading] = []
         if len(text) > 1:
             readings = await read(members, text, options.prompt_topk if options.weights == "opt" else 0)
-        losses = [reading.loss(by_token=options.fidelity == "reference") for reading in readings] or [0.0] * len(
-            members
-        )
+        losses = self._losses(readings, len(members))
         if options.weights == "top1":
             return Weighed(np.eye(len(losses))[int(np.argmin(losses))], losses)
         if options.weights == "opt" and readings:
@@ -149,6 +155,13 @@ class Packllm(Method[PackllmOptions]):
             if weights is not None:
                 return Weighed(weights, losses, count)
         return Weighed(softmax_weights(losses, options.tau or _TAU), losses)
+
+    def _losses(self, readings: Sequence[Reading], members: int) -> list[float]:
+        """By member, less what they have for other reasons than skill; all 0 where nothing was read."""
+        if not readings:
+            return [0.0] * members
+        told = [reading.loss(by_token=self.options.fidelity == "reference") for reading in readings]
+        return [loss - offset for loss, offset in zip(told, self.options.offsets or (0.0,) * members, strict=True)]
 
     def _averages_greedily(self, sampling: Sampling) -> bool:
         """Whether lists are enough even where log-probabilities are reported."""

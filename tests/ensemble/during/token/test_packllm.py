@@ -374,3 +374,18 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], param: str
 def test_members_without_sessions_are_refused() -> None:
     with pytest.raises(MissingCapability, match="sessions"):
         packllm([TinyMember("a"), ScriptedMember.answering("b", ["x"])])  # type: ignore[list-item]
+
+
+async def test_offsets_are_taken_off_the_losses_before_they_are_compared() -> None:
+    members = trio()[:2]
+    plain = await packllm(members).answer(Request.of("abca", max_tokens=4))
+    losses = next(t for t in plain.choices[0].traces if t.kind == "weights").data["losses"]
+    even = await packllm(members, offsets=list(losses.values())).answer(Request.of("abca", max_tokens=4))
+    told = next(t for t in even.choices[0].traces if t.kind == "weights").data
+    assert list(told["weights"].values()) == pytest.approx([0.5, 0.5])
+    assert list(told["losses"].values()) == pytest.approx([0.0, 0.0])
+
+
+def test_as_many_offsets_as_members() -> None:
+    with pytest.raises(ConfigurationError, match="offsets needs one number for each of the 2 members"):
+        packllm(trio()[:2], offsets=[0.1])
