@@ -69,7 +69,7 @@ def consistent(masses: Floats, main: int, kind: Similarity, sharpness: float, ta
     """Down-weight what deviates from the mean, and members that are unsure or deviate.
 
     Args:
-        masses: shape [M, C], each row sums to 1, or to 0 for a member that has nothing to say.
+        masses: shape [M, C], each row sums to 1 at most, to 0 for a member that has nothing to say.
         main: the row whose weight is at least that of all others together; it sums to 1.
 
     >>> rows = np.array([[0.6, 0.3, 0.1, 0], [0.2, 0.7, 0.1, 0], [0.1, 0.1, 0.1, 0.7]])
@@ -89,5 +89,7 @@ def consistent(masses: Floats, main: int, kind: Similarity, sharpness: float, ta
 
 
 def _entropies(masses: Floats) -> Floats:
-    """Shape [M], nats."""
+    """Shape [M], nats, of the rows brought to a sum of 1."""
+    sums = masses.sum(axis=1, keepdims=True)
+    masses = masses / np.where(sums > 0, sums, 1.0)
     return -np.asarray((masses * np.log(np.where(masses > 0, masses, 1.0))).sum(axis=1))

@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from pydantic import Field
 
 from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.certificate import Evidence, tally
+from ensemble.during.token.certificate import Evidence, Tally, tally
 from ensemble.during.token.consistency import SHARPNESS, Similarity, Task, consistent
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
+from ensemble.during.token.projected import NOTHING, evidence_of, pivot_union_of
+from ensemble.during.token.resident import check_projection
 from ensemble.during.token.unite import UnionTopK, UniteOptions
 from ensemble.errors import BadAnswer, ConfigurationError
-from ensemble.member import Capability, Card, Floats
+from ensemble.member import Capability, Card, Distribution, Floats, Next, Question
 from ensemble.method import Members, Method, Options, Stage, method
 from ensemble.request import Event, Request, Sampling
 from ensemble.sampling import draw, seeded
 from ensemble.vocabulary import STOP, Ids, Union
 
-Aligned = Literal["gac", "unite"]
+Aligned = Literal["gac", "unite", "eva"]
 
+_HEAD = "eva"
 _LISTED = 64
 """Tokens that members list where each scores the others' strings; those after the first topk only save look-ups."""
 
@@ -33,7 +36,11 @@ class CoreOptions(Options):
 
     aligned: Aligned = "unite"
     """What brings members of different vocabularies together. ``gac``: classes of equal bytes, each member's own top-k
-    list. ``unite``: the strings in any member's list, each member scoring all of them."""
+    list. ``unite``: the strings in any member's list, each member scoring all of them. ``eva``: tokens of the main
+    member, onto which the others' lists are projected."""
+    head: str | None = Field(None, min_length=1)
+    """Name of the head of kind ``projection`` at every member but the main one. Only with ``aligned: eva``. Omitted:
+    ``eva``."""
     main: str | None = None
     """Name of the member that has at least half of the weight. Omitted: the first member."""
     similarity: Similarity = "rbf"
@@ -60,7 +67,8 @@ class Core(Method[CoreOptions]):
     main member's is written. Where the main member would stop it decides alone.
 
     Asks of members: sessions; with ``aligned: unite`` also ``tokenise``. For each token one exchange with each member,
-    all at once: 8·topk bytes up with ``gac``; with ``unite`` 512, and another exchange (4 bytes for each look-up) where
+    all at once: 8·topk bytes up with ``gac`` and ``eva``, which needs a projection at each member but the main one
+    (``ensemble fit eva``); with ``unite`` 512, and another exchange (4 bytes for each look-up) where
     a member has not listed a string. All that is added to the rule is arithmetic over at most members·topk classes, but
     every member is asked at every token: the pace is the slowest member's, though the main one decides most steps.
 
@@ -90,13 +98,24 @@ class Core(Method[CoreOptions]):
             kinds = ", ".join(SHARPNESS)
             rule = f"sharpness has no meaning with similarity: linear; it has one with {kinds}"
             raise ConfigurationError(rule, param="sharpness")
+        if self.options.aligned == "eva":
+            self._check_heads(members)
+        elif self.options.head is not None:
+            raise ConfigurationError("head has a meaning only with aligned: eva", param="head")
+
+    def _check_heads(self, members: Sequence[Card]) -> None:
+        main = members[self._main([card.name for card in members])]
+        for card in members:
+            if card is not main:
+                check_projection(card, self.options.head or _HEAD, main, self.name)
 
     def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         request = replace(request, sampling=seeded(request.sampling))
-        main = 0 if self.options.main is None else members.names.index(self.options.main)
-        return lockstep(
-            request, members, RULES[self.options.aligned](_Switch(self.options, main), len(members), request.sampling)
-        )
+        switch = _Switch(self.options, self._main(members.names))
+        return lockstep(request, members, RULES[self.options.aligned](switch, len(members), request.sampling))
+
+    def _main(self, names: Sequence[str]) -> int:
+        return 0 if self.options.main is None else names.index(self.options.main)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +124,32 @@ class _Switch:
 
     options: CoreOptions
     main: int
-    """Seat, and row, of the main member; all members are asked."""
+    """Seat of the main member; all members are asked."""
 
-    def ballot(self, union: Union, classes: Ids, masses: Floats, told: Sequence[tuple[Ids, Floats]]) -> Ballot:
-        """``masses``: shape [M, C], rows sum to 1, or to 0 for a member that has nothing to say."""
-        main = masses[self.main]
+    def ballot(
+        self,
+        union: Union,
+        seats: Sequence[int],
+        classes: Ids,
+        masses: Floats,
+        told: Sequence[tuple[Ids, Floats]],
+    ) -> Ballot:
+        """
+        Args:
+            seats: of the members, in the order of rows.
+            masses: shape [M, C], rows sum to 1 at most, to 0 for a member that has nothing to say.
+        """
+        row = seats.index(self.main)
+        main = masses[row]
         if not main.any():
             raise BadAnswer("the main member has no text token or stop id to elect")
         if classes[main.argmax()] == STOP:
-            return Ballot(
-                union, {seat: float(seat == self.main) for seat in range(len(masses))}, classes, masses, main, told
-            )
+            return Ballot(union, {seat: float(seat == self.main) for seat in seats}, classes, masses, main, told)
         o = self.options
         sharpness = o.sharpness or SHARPNESS.get(o.similarity, 1.0)
-        found = consistent(masses, self.main, o.similarity, sharpness, o.task)
-        mean = found.mean
-        return Ballot(union, dict(enumerate(found.weights.tolist())), classes, found.parts, mean / mean.sum(), told)
+        found = consistent(masses, row, o.similarity, sharpness, o.task)
+        weights = dict(zip(seats, found.weights.tolist(), strict=True))
+        return Ballot(union, weights, classes, found.parts, found.mean / found.mean.sum(), told)
 
     def column(self, union: Union, classes: Ids, main: Floats, mean: Floats, sampling: Sampling, position: int) -> int:
         """The column that is written. ``main``: shape [C], the main member's masses."""
@@ -144,7 +173,7 @@ class ConsistentLists(Rule):
 
     async def elect(self, panel: Panel, position: int) -> Decision:
         union, classes, masses, told = await self._aligned(panel)
-        ballot = self._switch.ballot(union, classes, masses, told)
+        ballot = self._switch.ballot(union, self._seats, classes, masses, told)
         main = masses[self._switch.main]
         column = self._switch.column(union, classes, main, ballot.mean, self._sampling, position)
         return ballot.decision(column, self._sampling.logprobs)
@@ -174,7 +203,7 @@ class ConsistentUnion(UnionTopK):
         self._switch = switch
 
     def ballot(self, union: Union, classes: Ids, masses: Floats, told: Sequence[tuple[Ids, Floats]]) -> Ballot:
-        return self._switch.ballot(union, classes, masses, told)
+        return self._switch.ballot(union, range(len(masses)), classes, masses, told)
 
     def certain(self, masses: Floats, missing: Floats) -> int | None:
         # Scores depend on all masses; there is no bound worth computing.
@@ -185,8 +214,49 @@ class ConsistentUnion(UnionTopK):
         return self._switch.column(union, classes, main, mean, self._sampling, position)
 
 
-RULES: Mapping[Aligned, type[ConsistentLists] | type[ConsistentUnion]] = {
+class ConsistentProjections(Rule):
+    """What members say in the main member's tokens (EVA), made robust."""
+
+    def __init__(self, switch: _Switch, members: int, sampling: Sampling) -> None:
+        self._switch = switch
+        # The main member's vocabulary is what the others are projected onto: it comes first.
+        self._seats = [switch.main, *(seat for seat in range(members) if seat != switch.main)]
+        self._sampling = sampling
+
+    async def elect(self, panel: Panel, position: int) -> Decision:
+        union, own, seen = await self._aligned(panel)
+        # Which of several ids a helper would have taken, its projection does not tell.
+        facts = [(own.ids, own.masses), *[NOTHING] * (len(self._seats) - 1)]
+        ballot = self._switch.ballot(union, self._seats, seen.classes, seen.masses, facts)
+        column = self._switch.column(union, seen.classes, seen.masses[0], ballot.mean, self._sampling, position)
+        return ballot.decision(column, self._sampling.logprobs)
+
+    async def _aligned(self, panel: Panel) -> tuple[Union, Evidence, Tally]:
+        """What the main member has told, and what all have, as masses of its classes; its own sum to 1, and lists of it
+        that name none are made longer."""
+        main, topk = self._switch.main, self._switch.options.topk
+        heads = dict.fromkeys(self._seats, self._switch.options.head or _HEAD) | {main: ""}
+        while True:
+            asked: dict[int, Question] = {seat: Next(topk, head=head) for seat, head in heads.items()}
+            told = cast(dict[int, Distribution], await panel.ask(asked))
+            union = pivot_union_of([panel.vocabulary(seat) for seat in self._seats])
+            evidence = [self._evidence(panel, seat, told[seat]) for seat in self._seats]
+            seen = tally(union, evidence, [1.0] * len(evidence))
+            own = float(seen.masses[0].sum())
+            if own or told[main].complete:
+                seen.masses[0] /= own or 1.0
+                return union, evidence[0], seen
+            topk *= 2
+
+    def _evidence(self, panel: Panel, seat: int, told: Distribution) -> Evidence:
+        if seat == self._switch.main:
+            return Evidence.of(told)
+        return evidence_of(told, panel.vocabulary(self._switch.main).size, normalised=False)
+
+
+RULES: Mapping[Aligned, type[ConsistentLists] | type[ConsistentUnion] | type[ConsistentProjections]] = {
     "gac": ConsistentLists,
     "unite": ConsistentUnion,
+    "eva": ConsistentProjections,
 }
 """By name of the method whose alignment it is."""

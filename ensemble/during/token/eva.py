@@ -14,9 +14,9 @@ from ensemble.during.token.ballot import Ballot
 from ensemble.during.token.certificate import Certain, Evidence, Tally, tally, verdict
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
 from ensemble.during.token.projected import NOTHING, WHOLE, agreeing, evidence_of, favourites, pivot_union_of, truncated
-from ensemble.during.token.resident import ResidentOptions, check_heads, check_writer, writer
+from ensemble.during.token.resident import ResidentOptions, check_heads, check_projection, check_writer, writer
 from ensemble.during.token.weights import Weights, check_weights, shares
-from ensemble.errors import BadAnswer, ConfigurationError
+from ensemble.errors import BadAnswer
 from ensemble.member import Capability, Card, Distribution, Next, Payload, Question
 from ensemble.method import Members, Method, Stage, method
 from ensemble.request import Event, Request, Sampling
@@ -89,12 +89,9 @@ class Eva(Method[EvaOptions]):
         weights = shares(self.options.weights, len(members))
         pivot = check_writer("pivot", self.options.pivot, weights, members)
         helpers = [seat for seat in weights if seat != pivot]
-        for seat, head in check_heads(self.options, members, helpers, _KIND, self.name).items():
-            wanted = members[pivot].vocabulary
-            if head.space and wanted and head.space != wanted:
-                name, other = self.options.head_at(members[seat].name), members[pivot].name
-                rule = f"head {name!r} of {members[seat].name} projects into another vocabulary than that of {other}"
-                raise ConfigurationError(f"{rule}; fit it for this pivot", param="pivot")
+        check_heads(self.options, members, helpers, _KIND, self.name)
+        for seat in helpers:
+            check_projection(members[seat], self.options.head_at(members[seat].name), members[pivot], self.name)
 
     def among(self, names: Sequence[str], present: Sequence[int]) -> Self:
         some = super().among(names, present)

@@ -47,6 +47,19 @@ def check_heads(
     return {seat: members[seat].require_head(options.head_at(names[seat]), kind, method) for seat in seats}
 
 
+def check_projection(helper: Card, head: str, pivot: Card, method: str) -> None:
+    """Refuse a helper that cannot say what it means in the pivot's tokens.
+
+    Raises:
+        MissingCapability: it has no such head of kind ``projection``.
+        ConfigurationError: the head was fitted for another pivot.
+    """
+    found = helper.require_head(head, "projection", method)
+    if found.space and pivot.vocabulary and found.space != pivot.vocabulary:
+        rule = f"head {head!r} of {helper.name} projects into another vocabulary than that of {pivot.name}"
+        raise ConfigurationError(f"{rule}; fit it for this pivot", param="pivot")
+
+
 def check_writer(option: str, name: str | None, shares: Mapping[int, float], members: Sequence[Card]) -> int:
     """Seat of the member in whose vocabulary answers are written; the first where none is named.
 

@@ -1,4 +1,4 @@
-"""CoRE: its worked example, its invariants, the guard of the main member, on both alignments."""
+"""CoRE: its worked example, its invariants, the guard of the main member, on every alignment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from head_toys import projecting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, shown, table, trio
@@ -15,9 +16,10 @@ from ensemble.during.token.consistency import Similarity, consistent, similarity
 from ensemble.during.token.core import RULES, Aligned
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadAnswer, ConfigurationError, MissingCapability
-from ensemble.member import Member
+from ensemble.member import Floats, Member
 from ensemble.request import Request
 from ensemble.testing import LocalMember, ScriptedMember, TinyMember
+from ensemble.vocabulary import Vocabulary
 
 ROWS = np.array([[0.6, 0.3, 0.1, 0.0], [0.2, 0.7, 0.1, 0.0], [0.1, 0.1, 0.1, 0.7]])
 TOKENS = (b"u", b"v", b"x", b"y", b"")
@@ -25,7 +27,22 @@ EACH = get_args(Aligned)
 
 
 def core(members: list[Any], **options: Any) -> Ensemble:
+    if options.get("aligned") == "eva":
+        main = next((m for m in members if m.name == options.get("main")), members[0])
+        for helper in members:
+            if helper is not main:
+                projecting(helper, twins(helper.tokeniser.vocabulary, main.tokeniser.vocabulary), main)
     return Ensemble("e", "core", members, options=options)
+
+
+def twins(helper: Vocabulary, main: Vocabulary) -> Floats:
+    """A projection of each token onto the main member's for the same bytes, or nothing; stops onto stops."""
+    rows = [[float(bool(token) and token == other) for other in main.tokens] for token in helper.tokens]
+    dense = np.array(rows)
+    for stop in helper.stop_ids:
+        dense[stop, sorted(main.stop_ids)] = 1
+    sums = dense.sum(axis=1, keepdims=True)
+    return np.asarray(dense / np.where(sums > 0, sums, 1))
 
 
 def example(**options: Any) -> list[LocalMember]:
