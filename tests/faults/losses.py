@@ -170,7 +170,7 @@ SCENARIOS = [
         name="member killed, recover",
         claim="a member's work is taken up by another replica: the text is the undisturbed one, to the letter",
         play=struck("lasting", faults.replica("model-steady"), unbroken),
-        bound=20,
+        bound=10,
         unit="s pause",
     ),
     Scenario(
