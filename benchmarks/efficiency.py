@@ -136,7 +136,13 @@ def resident(methods: Iterable[str], models: dict[str, Any], folder: Path) -> di
     heads: dict[str, dict[str, Any]] = {first: {}, second: {}}
     plain = parse({"models": {name: {"source": model["source"]} for name, model in models.items()}})
     for method in set(methods) & set(made):
-        given: dict[str, Any] = {"output": folder / method, "data": None, "options": (), "question": "question", "answer": None}
+        given: dict[str, Any] = {
+            "output": folder / method,
+            "data": None,
+            "options": (),
+            "question": "question",
+            "answer": None,
+        }
         given |= {"grade_name": "exact", "split": 0.8, "seed": 0}
         for name, artifact in fit(method, plain, (first, second), given).items():
             heads[name][method] = {"kind": artifact.manifest.kind, "path": str(folder / method / name)}

@@ -39,7 +39,17 @@ def main() -> None:
     files(given.output, given.questions)
     for method, (members, data, further) in FITS.items():
         source = ["--data", str(given.output / data)] if data else []
-        run("fit", method, str(HERE / "token_level.yaml"), "--members", members, *source, *further, "--output", heads(method))
+        run(
+            "fit",
+            method,
+            str(HERE / "token_level.yaml"),
+            "--members",
+            members,
+            *source,
+            *further,
+            "--output",
+            heads(method),
+        )
     test, report = str(given.output / "test.jsonl"), str(given.output / "report")
     share = ("--split", "0.5", "--grade", "last-line", "--task", "task", "--samples", str(given.samples))
     run("evaluate", str(HERE / "token_level.yaml"), test, "-o", report, *share)

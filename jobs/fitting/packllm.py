@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.artifacts import Artifact, Manifest
-from ensemble.during.token.prompts import read
+from ensemble.during.token.prompting.reading import read
 from ensemble.errors import BadRequest
 from ensemble.fitting.packllm import Calibration, fit, weights
 from ensemble.member import Floats

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ensemble.concurrency import together
 from ensemble.during.span.sharpening import UNSURE, Sharpening, sharpened
 from ensemble.during.span.verifying import Standing
-from ensemble.during.token.certificate import weighted
+from ensemble.during.token.election.certificate import weighted
 from ensemble.during.token.gac import Average
 from ensemble.during.token.lockstep import Decision, Panel, Rule
 from ensemble.during.token.unite import Spelling, UnionTopK, UniteOptions

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ensemble.during.span.relay import Plan, relay
 from ensemble.during.span.sharpening import Sharpening
-from ensemble.during.token.weights import Weights, check_weights, shares
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Method, Options, Stage, method

@@ -13,8 +13,8 @@ from ensemble.concurrency import shielded
 from ensemble.during.token.agreement.beam import BeamRule
 from ensemble.during.token.agreement.draws import TurnsRule
 from ensemble.during.token.agreement.places import Bench
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Rule, lockstep
-from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadRequest
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Method, Options, Stage, method

@@ -14,9 +14,9 @@ from pydantic import Field
 from ensemble.concurrency import shielded, together
 from ensemble.during.token.bytes.reader import Reader
 from ensemble.during.token.bytes.tree import OUTCOMES, STOP
-from ensemble.during.token.certificate import weighted
+from ensemble.during.token.election.certificate import weighted
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, NoRoom, Panel, Rule, lockstep
-from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadAnswer
 from ensemble.member import Capability, Card, Floats
 from ensemble.method import Members, Method, Options, Stage, method

@@ -10,12 +10,12 @@ from typing import Literal, cast
 import numpy as np
 from pydantic import Field
 
-from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.certificate import Evidence, Tally, tally
-from ensemble.during.token.consistency import SHARPNESS, Similarity, Task, consistent
+from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.certificate import Evidence, Tally, tally
+from ensemble.during.token.election.consistency import SHARPNESS, Similarity, Task, consistent
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
-from ensemble.during.token.projected import NOTHING, evidence_of, pivot_union_of
-from ensemble.during.token.resident import check_projection
+from ensemble.during.token.pivoting.heads import check_projection
+from ensemble.during.token.pivoting.projected import NOTHING, evidence_of, pivot_union_of
 from ensemble.during.token.unite import UnionTopK, UniteOptions
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Floats, Next, Question

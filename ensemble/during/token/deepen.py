@@ -10,13 +10,13 @@ from typing import Literal, Self, cast
 import numpy as np
 from pydantic import Field
 
-from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.certificate import Certain, Evidence, tally, verdict, whole
-from ensemble.during.token.digits import elected_number
+from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.certificate import Certain, Evidence, tally, verdict, whole
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
-from ensemble.during.token.projected import NOTHING, PivotUnion, pivot_union_of
-from ensemble.during.token.resident import ResidentOptions, check_heads, check_writer, writer
-from ensemble.during.token.weights import Weights, check_weights, shares
+from ensemble.during.token.pivoting.digits import elected_number
+from ensemble.during.token.pivoting.heads import ResidentOptions, check_heads, check_writer, writer
+from ensemble.during.token.pivoting.projected import NOTHING, PivotUnion, pivot_union_of
 from ensemble.errors import BadAnswer, BadRequest, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Floats, Next
 from ensemble.method import Members, Method, Stage, method

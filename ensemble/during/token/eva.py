@@ -10,12 +10,20 @@ from typing import Literal, Self, cast
 import numpy as np
 from pydantic import Field
 
-from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.certificate import Certain, Evidence, Tally, tally, verdict
+from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.certificate import Certain, Evidence, Tally, tally, verdict
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
-from ensemble.during.token.projected import NOTHING, WHOLE, agreeing, evidence_of, favourites, pivot_union_of, truncated
-from ensemble.during.token.resident import ResidentOptions, check_heads, check_projection, check_writer, writer
-from ensemble.during.token.weights import Weights, check_weights, shares
+from ensemble.during.token.pivoting.heads import ResidentOptions, check_heads, check_projection, check_writer, writer
+from ensemble.during.token.pivoting.projected import (
+    NOTHING,
+    WHOLE,
+    agreeing,
+    evidence_of,
+    favourites,
+    pivot_union_of,
+    truncated,
+)
 from ensemble.errors import BadAnswer
 from ensemble.member import Capability, Card, Distribution, Next, Payload, Question
 from ensemble.method import Members, Method, Stage, method

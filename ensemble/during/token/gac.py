@@ -13,9 +13,9 @@ from pydantic import Field
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.rulings import DraftRule, Ruling, averaged
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
+from ensemble.during.token.election.poll import Poll, Unite
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
-from ensemble.during.token.poll import Poll, Unite
-from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Capability, Card, Distribution
 from ensemble.method import Members, Method, Options, Stage, method

@@ -15,11 +15,11 @@ from pydantic import Field
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.rulings import DraftRule
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
+from ensemble.during.token.election.geometric import GeometricUnion, Pool, admit_pooled, geometric
 from ensemble.during.token.gac import Average
-from ensemble.during.token.geometric import GeometricUnion, Pool, admit_pooled, geometric
 from ensemble.during.token.lockstep import lockstep
-from ensemble.during.token.prompt_weights import fitted_weights, positions, softmax_weights
-from ensemble.during.token.prompts import Reading, read
+from ensemble.during.token.prompting.reading import Reading, read
+from ensemble.during.token.prompting.weighing import fitted_weights, positions, softmax_weights
 from ensemble.during.token.unite import UnionTopK, UniteOptions
 from ensemble.errors import ConfigurationError
 from ensemble.member import Capability, Card, Floats, Member

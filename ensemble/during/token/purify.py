@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.during.token.certificate import Tally
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
-from ensemble.during.token.geometric import Pool, Pooling, admit_pooled, check_one_vocabulary, geometric, least
+from ensemble.during.token.election.certificate import Tally
+from ensemble.during.token.election.geometric import Pool, Pooling, admit_pooled, check_one_vocabulary, geometric, least
 from ensemble.during.token.lockstep import lockstep
 from ensemble.errors import ConfigurationError
 from ensemble.member import Capability, Card, Floats

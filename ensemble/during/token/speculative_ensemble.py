@@ -11,9 +11,9 @@ from pydantic import Field
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.rulings import DraftRule
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
+from ensemble.during.token.election.targets import Contrast, Mixture
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.gac import Average
-from ensemble.during.token.targets import Contrast, Mixture
-from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import ConfigurationError
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Method, Options, Stage, method

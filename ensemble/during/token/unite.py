@@ -14,14 +14,14 @@ from pydantic import Field
 
 from ensemble.concurrency import together
 from ensemble.distributions import likeliest
-from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.beginnings import Beginnings
-from ensemble.during.token.certificate import weighted
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.rulings import DraftRule, Ruling, row_of
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
+from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.beginnings import Beginnings
+from ensemble.during.token.election.certificate import weighted
+from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, Panel, lockstep
-from ensemble.during.token.weights import Weights, check_weights, shares
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Floats
 from ensemble.method import Members, Method, Options, Stage, method

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.certificate import Certain, Evidence, Tally, tally, verdict, whole
+from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.certificate import Certain, Evidence, Tally, tally, verdict, whole
 from ensemble.during.token.lockstep import Decision, Rule
 from ensemble.member import Distribution, Floats
 from ensemble.request import Sampling

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from token_toys import CONTROL, MERGED, SINGLE, WORDS, vocabulary
 
 from ensemble.distributions import likeliest, log_softmax
-from ensemble.during.token.certificate import (
+from ensemble.during.token.election.certificate import (
     Certain,
     Evidence,
     LookUp,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, shown, table, trio
 
-from ensemble.during.token.consistency import Similarity, consistent, similarity
 from ensemble.during.token.core import RULES, Aligned
+from ensemble.during.token.election.consistency import Similarity, consistent, similarity
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadAnswer, ConfigurationError, MissingCapability
 from ensemble.member import Floats, Member

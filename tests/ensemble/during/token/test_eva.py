@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, deltas, shown, table
 
-from ensemble.during.token.projected import agreeing
+from ensemble.during.token.pivoting.projected import agreeing
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadAnswer, ConfigurationError, MemberLost, MissingCapability
 from ensemble.failures.policy import Policy

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, masses, shown, table, trio, vocabulary
 
 from ensemble.distributions import likeliest, log_softmax
-from ensemble.during.token.certificate import Certain, Evidence, LookUp, tally, unknown_ids, verdict, whole
-from ensemble.during.token.geometric import GeometricUnion, Pool, Pooling, geometric, least, pooled
+from ensemble.during.token.election.certificate import Certain, Evidence, LookUp, tally, unknown_ids, verdict, whole
+from ensemble.during.token.election.geometric import GeometricUnion, Pool, Pooling, geometric, least, pooled
 from ensemble.during.token.lockstep import lockstep
 from ensemble.during.token.unite import UniteOptions
 from ensemble.errors import BadAnswer, BadRequest

@@ -16,8 +16,8 @@ from test_speculative_exact import member as three_tokens
 from token_toys import MERGED, SINGLE, WORDS, Toy, shown, trio, vocabulary
 
 from ensemble.distributions import log_softmax
-from ensemble.during.token.prompt_weights import Positions, fitted_weights, positions, softmax_weights
-from ensemble.during.token.prompts import read
+from ensemble.during.token.prompting.reading import read
+from ensemble.during.token.prompting.weighing import Positions, fitted_weights, positions, softmax_weights
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadRequest, ConfigurationError, MissingCapability
 from ensemble.member import Capability, Floats

@@ -21,7 +21,7 @@ from ensemble.during.token.drafting.drafts import (
     residual,
 )
 from ensemble.during.token.drafting.speculation import draft_lengths
-from ensemble.during.token.targets import contrast
+from ensemble.during.token.election.targets import contrast
 from ensemble.member import Append, Floats, Replace, Rewind
 from ensemble.sampling import uniform
 

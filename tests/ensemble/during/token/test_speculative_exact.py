@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ensemble import sampling as sampling_module
-from ensemble.during.token import targets
 from ensemble.during.token.drafting import drafts, speculation
+from ensemble.during.token.election import targets
 from ensemble.ensemble import Ensemble
 from ensemble.member import Floats
 from ensemble.request import Request

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, greedy, mean, shown, table, trio, unite
 
 from ensemble.distributions import likeliest, log_softmax
-from ensemble.during.token.beginnings import Beginnings
+from ensemble.during.token.election.beginnings import Beginnings
 from ensemble.during.token.unite import certain, nominated, shares_within, spelling
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Floats

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.distributions import log_softmax
-from ensemble.during.token.prompts import Reading
+from ensemble.during.token.prompting.reading import Reading
 from ensemble.member import Floats
 from ensemble.vocabulary import NO_CLASS, union_of
 

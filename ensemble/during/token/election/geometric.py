@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensemble.during.token.ballot import Ballot
-from ensemble.during.token.certificate import Certain, Evidence, Tally, verdict
 from ensemble.during.token.drafting.rulings import DraftRule, Ruling, counted, one_hot
+from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.certificate import Certain, Evidence, Tally, verdict
+from ensemble.during.token.election.poll import Poll
 from ensemble.during.token.lockstep import Decision, Panel
-from ensemble.during.token.poll import Poll
 from ensemble.during.token.unite import UnionTopK
 from ensemble.errors import BadAnswer, BadRequest, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Floats

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.during.token.certificate import Tally, weighted
 from ensemble.during.token.drafting.rulings import DraftRule, Ruling, by_class, counted, one_hot, own_chances, row_of
+from ensemble.during.token.election.certificate import Tally, weighted
+from ensemble.during.token.election.poll import Poll
 from ensemble.during.token.lockstep import Decision, Panel
-from ensemble.during.token.poll import Poll
 from ensemble.member import Distribution, Floats
 from ensemble.request import Sampling
 from ensemble.sampling import pick, processed, uniform

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ensemble.during.token.ballot import Ballot, likeliest_spelling, log
-from ensemble.during.token.certificate import (
+from ensemble.during.token.election.ballot import Ballot, likeliest_spelling, log
+from ensemble.during.token.election.certificate import (
     Certain,
     Evidence,
     LookUp,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble.during.token.certificate import Evidence
+from ensemble.during.token.election.certificate import Evidence
 from ensemble.errors import ConfigurationError
 from ensemble.member import Distribution
 from ensemble.vocabulary import NO_CLASS, Ids, Union, Vocabulary

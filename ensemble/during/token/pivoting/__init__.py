@@ -1,0 +1,1 @@
+"""How members meet in the tokens, or the anchors, of one of them, through heads that are resident at them."""

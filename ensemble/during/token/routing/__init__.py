@@ -1,0 +1,1 @@
+"""How one member writes until another is wanted."""
