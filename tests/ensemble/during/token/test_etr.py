@@ -196,3 +196,4 @@ def test_fitted_rows_send_queries_where_they_belong() -> None:
     told = accuracies(found, labels[400:], ["law", "code"])
     assert told["accuracy"] > 0.9 and set(told) == {"accuracy", "accuracy.stay", "accuracy.law", "accuracy.code"}
     assert len(losses) == 100 and losses[-1] < losses[0] / 2
+    assert np.array_equal(own, before) and np.array_equal(start, before.mean(axis=0)), "only the new rows are fitted"
