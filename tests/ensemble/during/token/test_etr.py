@@ -182,16 +182,9 @@ def test_fitted_rows_send_queries_where_they_belong() -> None:
     own = random.normal(size=(5, 8)) / 4
     logits = states @ own.T
     mass = np.log(np.exp(logits).sum(1))
-    losses: list[float] = []
-    rows = fit(
-        states[:400],
-        mass[:400],
-        labels[:400],
-        own.mean(0),
-        2,
-        EtrFit(epochs=100),
-        lambda i, n, loss: losses.append(loss),
-    )
+    start, before = own.mean(axis=0), own.copy()
+    fitted, options, losses = slice(400), EtrFit(epochs=100), list[float]()
+    rows = fit(states[fitted], mass[fitted], labels[fitted], start, 2, options, lambda i, n, loss: losses.append(loss))
     found = routed(rows, states[400:], logits[400:].max(1))
     told = accuracies(found, labels[400:], ["law", "code"])
     assert told["accuracy"] > 0.9 and set(told) == {"accuracy", "accuracy.stay", "accuracy.law", "accuracy.code"}
