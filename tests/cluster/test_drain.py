@@ -35,7 +35,9 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
     file = folder / "writer.yaml"
     file.write_text(WRITER)
     command = [sys.executable, "-m", "cluster.cli", "serve", str(file), "--port", str(free_port()), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=_interruptible
+    ) as process:
         assert process.stdout is not None
         try:
             found = re.fullmatch(r"serving at (\S+)\n", process.stdout.readline())
@@ -44,6 +46,11 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def _interruptible() -> None:
+    # What a shell runs in the background ignores Ctrl-C, and so does what that starts, these tests' service too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Asking(threading.Thread):
