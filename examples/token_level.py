@@ -61,8 +61,8 @@ def heads(method: str) -> str:
 
 def files(folder: Path, count: int) -> None:
     """Questions to fit to, and others to compare by."""
-    write(folder / "who.jsonl", TASKS, max(count, 50), "train")
-    write(folder / "sums.jsonl", ("add", "chain"), max(count, 50), "train")
+    write(folder / "who.jsonl", TASKS, max(count, 30), "train")
+    write(folder / "sums.jsonl", ("add", "chain"), max(count, 30), "train")
     write(folder / "test.jsonl", TASKS, count, "test")
 
 

@@ -160,7 +160,7 @@ def test_an_unknown_member_is_told_the_names() -> None:
 
 @pytest.mark.slow
 def test_a_member_can_be_made_again() -> None:
-    recipe = RECIPES["pairs"]
+    recipe = RECIPES["pupil"]
     model, tokenizer = train(recipe)
     for task, floor in recipe.floors.items():
         assert greedy_accuracy(model, tokenizer, items(task, 200)) >= floor
