@@ -20,7 +20,7 @@ from deployments.engines.guess import worthwhile
 from deployments.engines.sessions import Prompts, SessionEngine
 from deployments.engines.settings import Limits
 from deployments.engines.slots import Slot, SlotTable
-from deployments.engines.work import AheadWork, Answering, State, Work, WriteWork, work_for
+from deployments.engines.work import AheadWork, Answering, NextWork, State, Work, WriteWork, work_for
 from ensemble.concurrency import cancel
 from ensemble.continuation import Continuation
 from ensemble.errors import EnsembleError, MemberError, MemberLost
@@ -185,14 +185,14 @@ class TransformersEngine(SessionEngine[State]):
             await self._wake.wait()
             if self._queue:
                 await self._gathering.complete()
-            looks = [work for work in self._queue if work.looks]
+            looks = [work for work in self._queue if isinstance(work, NextWork) and work.looks]
             batch = self._planned() or self._guessed()
             if batch or looks:
                 await self._pass(batch, looks)
             else:
                 self._wake.clear()
 
-    async def _pass(self, batch: Sequence[Planned], looks: Sequence[Work]) -> None:
+    async def _pass(self, batch: Sequence[Planned], looks: Sequence[NextWork]) -> None:
         """Compute a batch and hand on what it has brought.
 
         Args:
@@ -255,7 +255,7 @@ class TransformersEngine(SessionEngine[State]):
         left = self._limits.prefill_chunk
         planned: list[Planned] = []
         for work in self._queue:
-            if work.looks:
+            if isinstance(work, NextWork) and work.looks:
                 continue
             stem = work.stem()
             slot = self._table.acquire(work.state.key, stem, busy, self._tick)
@@ -265,14 +265,14 @@ class TransformersEngine(SessionEngine[State]):
                 planned.append((work, slot, row))
         return sorted(planned, key=lambda item: item[1].index)
 
-    def _step(self, batch: Sequence[Planned], looks: Sequence[Work]) -> None:
+    def _step(self, batch: Sequence[Planned], looks: Sequence[NextWork]) -> None:
         """On the thread: heads over what is known, then one pass; a failure is the work's own."""
         if looks:
             self._look(looks)
         if batch:
             self._compute(batch)
 
-    def _look(self, works: Sequence[Work]) -> None:
+    def _look(self, works: Sequence[NextWork]) -> None:
         """Heads over distributions that are known, all at once."""
         asked = [(w, w.read, row) for w in works if w.read is not None and (row := w.state.row) is not None]
         try:

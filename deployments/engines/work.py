@@ -131,17 +131,8 @@ class Work(ABC):
         """Whether the distribution after the stem has still to be computed."""
         return self.state.row is None
 
-    @property
-    def looks(self) -> bool:
-        """Whether nothing is missing but what a head makes of a distribution that is known."""
-        return self.read is not None and not self.read.fresh and self.state.row is not None
-
     def prepare(self) -> None:  # noqa: B027  (a hook that some works have no use for)
         """Finish without a pass, if that is possible."""
-
-    def looked(self, outcomes: Floats) -> None:
-        """Take in what a head has read, for works that ``looks``."""
-        raise NotImplementedError
 
     @abstractmethod
     def absorb(self, logits: Logits) -> None:
@@ -178,6 +169,11 @@ class NextWork(Work):
     def needs_stem(self) -> bool:
         return self.hidden or self.state.row is None or (self.read is not None and self.read.fresh)
 
+    @property
+    def looks(self) -> bool:
+        """Whether nothing is missing but what a head makes of a distribution that is known."""
+        return self.read is not None and not self.read.fresh and self.state.row is not None
+
     def prepare(self) -> None:
         if not self.needs_stem and self.read is None:
             assert self.state.row is not None
@@ -194,6 +190,7 @@ class NextWork(Work):
         self.payload, self.finished = Distribution(top.ids, top.logprobs, top.size, hidden), True
 
     def looked(self, outcomes: Floats) -> None:
+        """Take in what a head has read of the known distribution."""
         self.payload, self.finished = likeliest(finite(outcomes), self.topk), True
 
 

@@ -133,7 +133,8 @@ def test_an_expert_that_is_no_member_is_refused() -> None:
 
 
 def test_experts_need_only_generate() -> None:
-    etr([meta(0.0, names=["law"], rows=np.zeros((1, WIDTH))), ScriptedMember.answering("law", ["yes"])])
+    made = etr([meta(0.0, names=["law"], rows=np.zeros((1, WIDTH))), ScriptedMember.answering("law", ["yes"])])
+    assert [member.name for member in made.members] == ["meta", "law"]
 
 
 STATE = np.array([[1.0, 2.0]])
