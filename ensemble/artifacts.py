@@ -35,14 +35,21 @@ class Manifest(BaseModel):
     """Of which method it is a part."""
     kind: str
     """What can load it: a class of heads, for what is resident at a member."""
-    member: str
-    """Name of the member it is for when it was fitted; another name may serve the same model."""
-    vocabulary: str
+    member: str = ""
+    """Name of the member it is for when it was fitted; another name may serve the same model. Empty where it is for
+    none in particular."""
+    vocabulary: str = ""
     """Fingerprint of that member's vocabulary."""
     space: str = ""
     """Fingerprint of what its outcomes stand for."""
     others: dict[str, str] = Field(default_factory=dict)
     """Other members that took part in the fit, with the fingerprints of their vocabularies."""
+    members: tuple[str, ...] = ()
+    """Of a router: whom it chooses from."""
+    encoder: str = ""
+    """Of a router: name and fingerprint of the served encoder whose embeddings it reads; empty where it has its own."""
+    parts: dict[str, Any] = Field(default_factory=dict)
+    """Of a router: what it is made of, beside the tensors."""
     data: str = ""
     """Digest of the data it was fitted on; empty where none was needed."""
     settings: dict[str, Any] = Field(default_factory=dict)

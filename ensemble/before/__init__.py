@@ -1,0 +1,1 @@
+"""Ensembles before inference: which member answers is decided from the query alone."""

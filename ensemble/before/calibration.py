@@ -1,0 +1,16 @@
+"""The contract of calibrations: from a head's scores to expected quality."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from ensemble.before.parts import Part
+from ensemble.outcomes.dense import Floats
+
+
+class Calibration(Part):
+    """Of all members of one router."""
+
+    @abstractmethod
+    def applied(self, scores: Floats) -> Floats:
+        """[n, M] expected quality in [0, 1] of [n, M] scores; order within a column is kept."""

@@ -1,0 +1,1 @@
+"""Guards: when a router's predictions are not to be trusted."""

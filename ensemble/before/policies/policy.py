@@ -1,0 +1,83 @@
+"""The contract of policies, and the values between a router and its policy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ensemble.outcomes.dense import Bools, Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a router expects of n queries at M members."""
+
+    quality: Floats
+    """[n, M]."""
+    cost: Floats
+    """[n, M], money; 0 where nothing is known."""
+    std: Floats | None = None
+    """[n, M], standard deviation of the quality; ``None``: not known."""
+    members: tuple[str, ...] = ()
+    """Names of the columns, for policies that name a member."""
+    best: int = 0
+    """The column of who is best overall, as far as was known when the router was fitted."""
+
+    def among(self, columns: Sequence[int], best: int = 0) -> Prediction:
+        """Of some of the members, in this order.
+
+        Args:
+            best: who is best among them, a position in ``columns``.
+        """
+        places = list(columns)
+        std = None if self.std is None else self.std[:, places]
+        names = tuple(self.members[place] for place in places) if self.members else ()
+        return Prediction(self.quality[:, places], self.cost[:, places], std, names, best)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy decided for n queries."""
+
+    scores: Floats
+    """[n, M], what it decided by, higher is better; minus infinity where a member is not allowed."""
+    chosen: Ints
+    """[n], who answers."""
+    propensity: Floats
+    """[n], probability with which that one was chosen; 1 where nothing was drawn."""
+    weights: Floats | None = None
+    """[n, M], votes of the members that all answer, 0 for who is not asked; ``None``: the chosen one alone answers."""
+
+
+class Policy(BaseModel, ABC):
+    """One way to decide. Values; they keep no state."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @abstractmethod
+    def choose(self, prediction: Prediction, allowed: Bools, random: np.random.Generator) -> Choice:
+        """
+        Args:
+            allowed: [n, M], who may be chosen; at least one for each query.
+            random: of policies that draw.
+        """
+
+
+def barred(scores: Floats, allowed: Bools) -> Floats:
+    """The scores with minus infinity where a member is not allowed."""
+    return np.where(allowed, scores, -np.inf)
+
+
+def best_of(scores: Floats, allowed: Bools, cost: Floats | None = None) -> Choice:
+    """The highest score among the allowed; equal ones go to the cheaper, then to the first."""
+    scores = barred(scores, allowed)
+    if cost is None:
+        chosen = scores.argmax(axis=1)
+    else:
+        top = scores == scores.max(axis=1, keepdims=True)
+        chosen = np.where(top, cost, np.inf).argmin(axis=1)
+    return Choice(scores, chosen, np.ones(len(scores)))

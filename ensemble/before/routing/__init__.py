@@ -1,0 +1,1 @@
+"""Fitted routers, and how they are served."""

@@ -1,0 +1,129 @@
+"""A fitted router: an encoder, a quality head, a cost head, and who is best overall; saved as an artifact.
+
+Knows nothing of policies, nor of how its choice is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.artifacts import Manifest, load, save
+from ensemble.before.calibration import Calibration
+from ensemble.before.costs import Costs
+from ensemble.before.encoders.encoder import Encoder
+from ensemble.before.guards.guard import Guard
+from ensemble.before.heads.head import Head, Outcome, Preference
+from ensemble.before.parts import Part
+from ensemble.before.policies.policy import Prediction
+from ensemble.errors import BadRequest, ConfigurationError
+from ensemble.outcomes.dense import Floats
+
+KIND = "routing"
+"""Of artifacts that hold a router."""
+
+
+@dataclass
+class Router(Part, kind=KIND):
+    """What ``fit`` of a method gives."""
+
+    members: tuple[str, ...]
+    """Whom it chooses from; positions everywhere are of this order."""
+    best: int
+    """The member with the highest mean quality in the data that it was fitted to: who answers in doubt."""
+    head: Head
+    costs: Costs
+    calibration: Calibration | None = None
+    """From scores to expected quality; ``None``: the head's scores as they are."""
+    guard: Guard | None = None
+    """Tells queries that the router knows nothing of; ``None``: it is never in doubt."""
+    encoder: Encoder | None = None
+    """Makes embeddings of texts; ``None``: a served encoder does."""
+
+    def predict(self, x: Floats, tokens: Floats | None = None) -> Prediction:
+        """
+        Args:
+            x: [n, d] float32, unit rows.
+            tokens: [n], tokens of the prompts; omitted: 0, for costs that do not depend on them.
+        """
+        quality = self.head.scores(x)
+        if self.calibration is not None:
+            quality = self.calibration.applied(quality)
+        cost = self.costs.of(x, np.zeros(len(x)) if tokens is None else tokens)
+        return Prediction(quality, cost, self.head.spread(x), self.members, self.best)
+
+    def doubtful(self, x: Floats) -> np.ndarray:
+        """[n], queries on which its predictions are not to be trusted."""
+        return np.zeros(len(x), bool) if self.guard is None else self.guard.doubtful(x)
+
+    def place(self, member: str) -> int:
+        """
+        Raises:
+            BadRequest: the router does not know this member.
+        """
+        if member not in self.members:
+            raise BadRequest(f"the router knows no member {member!r}; it knows: {', '.join(self.members)}")
+        return self.members.index(member)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take in one outcome; nothing happens where the head does not learn from single ones."""
+        if self.head.learns:
+            self.head.learn(outcome)
+
+    def prefer(self, preference: Preference) -> None:
+        """Take in one preference; nothing happens where the head does not learn from them."""
+        if self.head.prefers:
+            self.head.prefer(preference)
+
+
+def keep(folder: Path, method: str, router: Router, manifest: Manifest | None = None) -> None:
+    """Save a router as the artifact of a method.
+
+    Args:
+        manifest: with its data, settings and metrics filled; the rest is filled here.
+    """
+    values, tensors = router.packed()
+    about = manifest or Manifest(method=method, kind=KIND)
+    changes = {
+        "method": method,
+        "kind": KIND,
+        "members": router.members,
+        "parts": values,
+        "version": version("ray-ensemble"),
+    }
+    save(folder, about.model_copy(update=changes), tensors)
+
+
+def kept(folder: Path, method: str | None = None) -> Router:
+    """
+    Args:
+        method: what it must have been fitted for; ``None``: any.
+
+    Raises:
+        ConfigurationError: there is no router, or one of another method.
+    """
+    manifest, tensors = load(folder)
+    if manifest.kind != KIND:
+        raise ConfigurationError(
+            f"{folder} holds an artifact of kind {manifest.kind!r}; needed: {KIND!r}", param="path"
+        )
+    if method is not None and manifest.method != method:
+        rule = f"{folder} holds a router of the method {manifest.method}; needed: {method}"
+        raise ConfigurationError(rule, param="path")
+    return Router.unpacked(manifest.parts, tensors)
+
+
+def require_members(router: Router, members: Sequence[str]) -> None:
+    """Refuse members that the router was not fitted to.
+
+    Raises:
+        ConfigurationError: naming them.
+    """
+    if strangers := [name for name in members if name not in router.members]:
+        known = ", ".join(router.members)
+        rule = f"the router knows nothing of {', '.join(strangers)}; it was fitted to: {known}"
+        raise ConfigurationError(rule, param="members")

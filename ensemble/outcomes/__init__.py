@@ -1,0 +1,1 @@
+"""Outcomes: which member answered which question how well, and at what cost."""
