@@ -1,0 +1,50 @@
+"""Cost heads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ensemble.before.costs import MeanCosts, TokenCosts, known
+from ensemble.before.training import Training
+from ensemble.outcomes.dense import Dense
+
+NAN = np.nan
+
+
+def training(**given: np.ndarray) -> Training:
+    n = len(next(iter(given.values())))
+    names = tuple(str(i) for i in range(n))
+    table = Dense(queries=names, texts=names, members=("a", "b"), quality=np.ones((n, 2)), **given)
+    x = np.zeros((n, 2), np.float32)
+    x[np.arange(n), np.arange(n) % 2] = 1
+    return Training(table=table, x=x)
+
+
+def test_means_are_of_what_was_observed() -> None:
+    costs = MeanCosts.fit(training(cost=np.array([[1.0, NAN], [3.0, NAN]])))
+    assert costs.of(np.zeros((3, 2)), np.zeros(3)).tolist() == [[2.0, 0.0]] * 3
+    assert costs.widen(5.0).means.tolist() == [2.0, 0.0, 5.0]
+
+
+def test_lengths_follow_the_query_and_prices_the_tokens() -> None:
+    tokens = np.tile([[10.0, 100.0], [1000.0, 100.0]], (50, 1))
+    given = training(output_tokens=tokens)
+    table = Dense(
+        **{**{f: getattr(given.table, f) for f in given.table.__slots__}, "prices": np.array([[1.0, 2.0], [0.0, 1.0]])}
+    )
+    costs = known(Training(table=table, x=given.x))
+    assert isinstance(costs, TokenCosts)
+    short, long = costs.lengths(np.eye(2))[:, 0]
+    assert short == pytest.approx(10, rel=0.3) and long == pytest.approx(1000, rel=0.3)
+    found = costs.of(np.eye(2), np.array([7.0, 7.0]))
+    assert found[0, 0] == pytest.approx(7 * 1 + short * 2) and found[0, 1] == pytest.approx(100, rel=0.05)
+
+
+def test_lengths_are_never_above_the_longest_seen() -> None:
+    costs = TokenCosts.fit(training(output_tokens=np.array([[10.0, 5.0], [1000.0, NAN]])))
+    assert (costs.lengths(np.array([[0.0, 50.0], [50.0, 0.0]])) <= [1000, 5]).all()
+
+
+def test_without_prices_means_stand() -> None:
+    assert isinstance(known(training(output_tokens=np.ones((4, 2)))), MeanCosts)
