@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ensemble.before.costs import MeanCosts, TokenCosts, known
 from ensemble.before.training import Training
-from ensemble.outcomes.dense import Dense
+from ensemble.outcomes.dense import Dense, Floats
 
 NAN = np.nan
 
 
-def training(**given: np.ndarray) -> Training:
-    n = len(next(iter(given.values())))
+def training(cost: Floats | None = None, output_tokens: Floats | None = None) -> Training:
+    n = len(cost if cost is not None else output_tokens)  # type: ignore[arg-type]
     names = tuple(str(i) for i in range(n))
-    table = Dense(queries=names, texts=names, members=("a", "b"), quality=np.ones((n, 2)), **given)
+    table = Dense(
+        queries=names, texts=names, members=("a", "b"), quality=np.ones((n, 2)), cost=cost, output_tokens=output_tokens
+    )  # type: ignore[arg-type]
     x = np.zeros((n, 2), np.float32)
     x[np.arange(n), np.arange(n) % 2] = 1
     return Training(table=table, x=x)
@@ -30,9 +34,7 @@ def test_means_are_of_what_was_observed() -> None:
 def test_lengths_follow_the_query_and_prices_the_tokens() -> None:
     tokens = np.tile([[10.0, 100.0], [1000.0, 100.0]], (50, 1))
     given = training(output_tokens=tokens)
-    table = Dense(
-        **{**{f: getattr(given.table, f) for f in given.table.__slots__}, "prices": np.array([[1.0, 2.0], [0.0, 1.0]])}
-    )
+    table = replace(given.table, prices=np.array([[1.0, 2.0], [0.0, 1.0]]))
     costs = known(Training(table=table, x=given.x))
     assert isinstance(costs, TokenCosts)
     short, long = costs.lengths(np.eye(2))[:, 0]
