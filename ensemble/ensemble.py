@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from ensemble.before.encoders.served import Encoders
 from ensemble.concurrency import merge, shielded
 from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, OverCap
 from ensemble.failures.breaker import Breaker
@@ -62,11 +63,13 @@ class Ensemble(Member):
         caps: Caps | None = None,
         budget: Budget | None = None,
         policy: Policy | None = None,
+        encoders: Encoders | None = None,
         untold: Callable[[Spent | Incident], None] | None = None,
     ) -> None:
         """Check everything that can be checked.
 
         Args:
+            encoders: those that are served, for methods that read embeddings.
             untold: called with what was spent and not told by an event yet when whoever asked has left.
 
         Raises:
@@ -84,10 +87,13 @@ class Ensemble(Member):
         for problem in problems(method, self._options, cards, judge=judge is not None, caps=self._caps):
             raise problem
         self._method = build(method, self._options)
+        self.prepared = self._method.prepared(name, cards, encoders or Encoders())
+        """What requests share; ``None`` where the method needs nothing."""
+        longest = min if self._method.joint else max
         self.card = Card(
             name,
             frozenset({Capability.GENERATE}),
-            context_length=min(member.card.context_length for member in self._members),
+            context_length=longest(card.context_length for card in cards),
             fan_out=fan_out(self._method, cards),
             depth=1 + max(card.depth for card in cards),
         )
@@ -105,7 +111,7 @@ class Ensemble(Member):
         """Run the method once for each choice; usage and incidents are reported as they accrue, usage by leaf model."""
         method = self._admitted(request)
         request = replace(request, budget=request.budget.tightest(self._budget))
-        run = _Run(request, self._members, self._judge, self._policy, self._breakers)
+        run = _Run(request, self._members, self._judge, self._policy, self._breakers, joint=method.joint)
         choices = [self._choice(method, request, i, run) for i in range(request.n)]
         try:
             async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:
@@ -132,7 +138,8 @@ class Ensemble(Member):
         self, method: Method[Any], request: Request, choice: int, run: _Run
     ) -> AsyncGenerator[Event, None]:
         single = replace(request, n=1, sampling=seeded(request.sampling, choice), options={})
-        async with aclosing(segments(method, single, run.members, run.judge, run.crew)) as events:
+        members = run.members()
+        async with aclosing(segments(method, single, members, run.judge, run.crew, self.prepared)) as events:
             async for event in events:
                 yield event if not choice or isinstance(event, Spent) else replace(event, choice=choice)
 
@@ -142,6 +149,8 @@ class Ensemble(Member):
         cards = [member.card for member in self._members]
         method = self._method
         if request.options:
+            for option in sorted(request.options.keys() & set(method.fixed)):
+                raise BadRequest(f"option {option!r} is set by the configuration alone", param=option)
             method = build(method.name, {**self._options, **request.options})
             self._check_for_request(method, cards)
         for option, cap in {**method.caps, **self._caps.options}.items():
@@ -168,14 +177,19 @@ class _Run:
         judge: Judge | None,
         policy: Policy,
         breakers: Mapping[str, Breaker],
+        *,
+        joint: bool,
     ) -> None:
         self._meter = Meter(request.budget)
-        metered = self._meter.wrap(members)
-        self.crew = Crew(metered, policy, breakers)
-        self.members = guarded(metered, policy, breakers, self.crew)
+        self._members, self._policy, self._breakers = members, policy, breakers
+        self.crew = Crew(self._meter.wrap(members), policy, breakers, joint=joint)
         self.judge = judge
         if judge is not None:
             self.judge = judge.over(guarded(self._meter.wrap(judge.models), policy, breakers, self.crew))
+
+    def members(self) -> list[Member]:
+        """For one choice: each knows what it has used for that choice."""
+        return guarded(self._meter.wrap(self._members), self._policy, self._breakers, self.crew)
 
     def drain(self) -> list[Spent | Incident]:
         """What was spent and what went wrong since the last call."""

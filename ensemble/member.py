@@ -479,6 +479,10 @@ class Member(ABC):
         """Ids of each text as a continuation (see ``Tokeniser.encode``)."""
         raise MissingCapability(f"{self.name} has no vocabulary", member=self.name)
 
+    def spent(self) -> Usage:
+        """What whole answers of this one have used, where somebody counts that; else nothing."""
+        return Usage()
+
     async def answer(self, request: Request) -> Answer:
         """The whole answer at once."""
         async with aclosing(self.generate(request)) as events:  # type: ignore[type-var]

@@ -119,6 +119,7 @@ class _MeteredMember(Member):
     def __init__(self, inner: Member, meter: Meter) -> None:
         self.card = inner.card
         self._inner = inner
+        self._spent = Usage()
         self._meter = meter
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -134,8 +135,12 @@ class _MeteredMember(Member):
                     return
                 if isinstance(event, Spent):
                     self._meter.charge(event.member, event.usage)
+                    self._spent += event.usage
                 else:
                     yield event
+
+    def spent(self) -> Usage:
+        return self._spent
 
     async def start(self, request: Request) -> Session:
         async with self._meter.call():

@@ -34,6 +34,7 @@ from ensemble.member import Capability, Card, Member
 from ensemble.request import Budget, Event, Request
 
 if TYPE_CHECKING:
+    from ensemble.before.encoders.served import Encoders
     from ensemble.failures.crew import Crew
 
 ENTRY_POINTS = "ray_ensemble.methods"
@@ -69,11 +70,17 @@ class Members(Sequence[Member]):
         judge: Judge | None = None,
         crew: Crew | None = None,
         budget: Budget | None = None,
+        prepared: Any = None,
     ) -> None:
+        """
+        Args:
+            prepared: what the method has made when the ensemble was loaded (``Method.prepared``).
+        """
         self._members = tuple(members)
         self._judge = judge
         self._crew = crew
         self._budget = budget or Budget()
+        self.prepared = prepared
 
     def __getitem__(self, index: Any) -> Any:
         return self._members[index]
@@ -94,6 +101,11 @@ class Members(Sequence[Member]):
         Only for methods that lose less in going on themselves than in being run again over the others.
         """
         return self._crew is not None and self._crew.spare(error)
+
+    def passed_over(self, error: EnsembleError, member: str) -> None:
+        """Tell that another member answers in the place of one that failed before it had written anything."""
+        if self._crew is not None:
+            self._crew.passed_over(error, member)
 
     def settle(self, error: BudgetExceeded) -> bool:
         """Whether what the method has got so far is to be made the answer."""
@@ -135,6 +147,13 @@ class Method(ABC, Generic[O]):
     """Largest value of an option that multiplies work, unless the configuration sets another."""
     naming: ClassVar[tuple[str, ...]] = ()
     """Options that name a member and can be left out."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Options that the configuration alone sets; requests that bring them are refused."""
+    joint: ClassVar[bool] = True
+    """All members take part in every answer. Else a few do, chosen for each: the others may be out of service, or have
+    too short a context for it."""
+    takes_encoder: ClassVar[bool] = False
+    """Whether it reads embeddings of the questions."""
 
     def __init__(self, options: O) -> None:
         self.options = options
@@ -153,6 +172,17 @@ class Method(ABC, Generic[O]):
         Raises:
             BadRequest: naming the field and what is allowed.
         """
+
+    def prepared(self, name: str, members: Sequence[Card], encoders: Encoders) -> Any:
+        """What all requests of an ensemble share, made once when it is loaded; a run finds it at its members.
+
+        Args:
+            name: of the ensemble.
+
+        Raises:
+            ConfigurationError: what it is to be made of cannot be read, or does not fit.
+        """
+        return None
 
     def calls(self, members: int) -> Sequence[int]:
         """Answers and sessions that one choice begins at each member at most, in order."""

@@ -1,8 +1,10 @@
-"""Token-level methods on the miniature models, from nothing: questions, fits, a service, a comparison.
+"""Token-level methods on the miniature models, from nothing: questions, fits, a service, a comparison, batch jobs.
 
     python examples/token_level.py --questions 200 --output out/token_level
+    python examples/token_level.py --only batch --rows 50
 
-Runs the commands that it prints. The heads are made beside the configuration, in examples/heads.
+Runs the commands that it prints; those that ask the service find it running. The heads are made beside the
+configuration, in examples/heads.
 """
 
 from __future__ import annotations
@@ -10,11 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from socket import socket
 
+import click
+
+from cluster import cli
+from cluster.config import load
+from cluster.local import running
 from ensemble.zoo.tasks import TASKS, Split, generate
 
 HERE = Path(__file__).parent
@@ -29,41 +36,73 @@ FITS: Mapping[str, tuple[str, str | None, Sequence[str]]] = {
 """Members, data and further arguments by method."""
 
 
+STEPS = ("fit", "compare", "batch")
+FILE = HERE / "token_level.yaml"
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--questions", type=int, default=100, help="of each kind, half of them for development")
-    arguments.add_argument("--output", type=Path, default=Path("out/token_level"))
-    arguments.add_argument("--samples", type=int, default=3, help="answers of each member, for votes")
-    given = arguments.parse_args()
+    given = arguments()
     given.output.mkdir(parents=True, exist_ok=True)
-    files(given.output, given.questions)
+    files(given.output, given.questions, given.rows)
+    steps = given.only or STEPS
+    if "fit" in steps:
+        fit(given.output)
+    if "compare" in steps or "batch" in steps:
+        with served():
+            if "compare" in steps:
+                compare(given.output, given.samples)
+            if "batch" in steps:
+                batch(given.output)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=100, help="of each kind, half of them for development")
+    parser.add_argument("--output", type=Path, default=Path("out/token_level"))
+    parser.add_argument("--samples", type=int, default=3, help="answers of each member, for votes")
+    parser.add_argument("--rows", type=int, default=20, help="of each batch job: the first questions")
+    parser.add_argument("--only", choices=STEPS, action="append", help="leave the other steps out; repeatable")
+    return parser.parse_args()
+
+
+def fit(folder: Path) -> None:
     for method, (members, data, further) in FITS.items():
-        source = ["--data", str(given.output / data)] if data else []
-        run(
-            "fit",
-            method,
-            str(HERE / "token_level.yaml"),
-            "--members",
-            members,
-            *source,
-            *further,
-            "--output",
-            heads(method),
-        )
-    test, report = str(given.output / "test.jsonl"), str(given.output / "report")
-    share = ("--split", "0.5", "--grade", "last-line", "--task", "task", "--samples", str(given.samples))
-    run("evaluate", str(HERE / "token_level.yaml"), test, "-o", report, *share)
+        source = ["--data", str(folder / data)] if data else []
+        run("fit", method, str(FILE), "--members", members, *source, *further, "--output", heads(method))
+
+
+@contextmanager
+def served() -> Iterator[None]:
+    """The configuration running, for all commands that ask it: it takes longer to start than to answer."""
+    with running(load(FILE), port=free_port()):
+        yield
+
+
+def compare(folder: Path, samples: int) -> None:
+    test, report = str(folder / "test.jsonl"), str(folder / "report")
+    share = ("--split", "0.5", "--grade", "last-line", "--task", "task", "--samples", str(samples))
+    run("evaluate", str(FILE), test, "-o", report, *share)
+
+
+def batch(folder: Path) -> None:
+    """The same rows put to every ensemble."""
+    rows = str(folder / "rows.jsonl")
+    for name in load(FILE).ensembles:
+        output = str(folder / "batch" / name)
+        run("batch", str(FILE), "--ensemble", name, "--input", rows, "--output", output, "--max-tokens", "256")
 
 
 def heads(method: str) -> str:
     return str(HERE / "heads" / method)
 
 
-def files(folder: Path, count: int) -> None:
-    """Questions to fit to, and others to compare by."""
+def files(folder: Path, count: int, rows: int) -> None:
+    """Questions to fit to, others to compare by, and the first of those for batch jobs."""
     write(folder / "who.jsonl", TASKS, max(count, 30), "train")
     write(folder / "sums.jsonl", ("add", "chain"), max(count, 30), "train")
     write(folder / "test.jsonl", TASKS, count, "test")
+    lines = (folder / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "rows.jsonl").write_text("".join(lines[:rows]), encoding="utf-8")
 
 
 def write(path: Path, tasks: Sequence[str], count: int, split: Split) -> None:
@@ -74,11 +113,19 @@ def write(path: Path, tasks: Sequence[str], count: int, split: Split) -> None:
 
 
 def run(*command: str) -> None:
-    """An ``ensemble`` command, as it would be typed."""
+    """An ``ensemble`` command, as it would be typed, in this process: so it finds what is served from here."""
     print("$ ensemble", *command, flush=True)
-    done = subprocess.run([sys.executable, "-m", "cluster.cli", *command], check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    try:
+        cli.main(command, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from error
+
+
+def free_port() -> int:
+    with socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _job(given: Mapping[str, Any]) -> Job:
         model=given["model"],
         input=given["source"],
         output=given["output"],
-        subject=_subject(given),
+        subject=subject_of(given),
         id_column=given["id_column"],
         sampling=Sampling(**sampling, stop=given["stop"]),
         options=options_of(given["options"]),
@@ -94,7 +94,7 @@ def _job(given: Mapping[str, Any]) -> Job:
     )
 
 
-def _subject(given: Mapping[str, Any]) -> Subject:
+def subject_of(given: Mapping[str, Any]) -> Subject:
     kinds: tuple[Kind, ...] = ("question", "messages", "prompt")
     named = [Subject(kind, given[f"{kind}_column"]) for kind in kinds if given[f"{kind}_column"] is not None]
     if len(named) > 1:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,13 +16,18 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
+FOLDER = ROOT / "examples"
+ROWS = 8
+"""Of which about half are of the part that ensembles are asked in the comparison."""
+
+
 @pytest.mark.slow
-def test_every_token_level_method_is_fitted_served_and_compared(tmp_path: Path) -> None:
-    command = [sys.executable, "examples/token_level.py", "--questions", "6", "--samples", "1"]
+def test_every_token_level_method_is_fitted_served_compared_and_run_in_batch(tmp_path: Path) -> None:
+    command = [sys.executable, "examples/token_level.py", "--questions", "6", "--samples", "1", "--rows", str(ROWS)]
     done = subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     answers = pq.read_table(tmp_path / "report" / "answers.parquet").to_pylist()
-    ensembles = yaml.safe_load((ROOT / "examples" / "token_level.yaml").read_text())["ensembles"]
+    ensembles = yaml.safe_load((FOLDER / "token_level.yaml").read_text())["ensembles"]
     written = {row["system"] for row in answers if row["kind"] == "ensemble"}
     assert written == set(ensembles)
     assert [row for row in answers if row["error"]] == []
@@ -28,3 +36,15 @@ def test_every_token_level_method_is_fitted_served_and_compared(tmp_path: Path) 
     for name in ("gac", "unite", "eva", "deepen", "abe", "byte-level", "etr"):
         assert sum(right[name]) > 0.7 * len(right[name]), name
     assert (tmp_path / "report" / "quality_cost.png").stat().st_size > 10_000
+    for name in ensembles:
+        batch_answers_as_the_service_does(tmp_path, name, answers)
+
+
+def batch_answers_as_the_service_does(folder: Path, name: str, answers: Sequence[Mapping[str, Any]]) -> None:
+    asked = [json.loads(line)["question"] for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows = pq.read_table(folder / "batch" / name).to_pylist()
+    assert [row["question"] for row in rows] == asked and len(asked) == ROWS
+    assert [row["error"] for row in rows] == [None] * ROWS, name
+    served = {row["question"]: row["answer"] for row in answers if row["system"] == name}
+    both = {row["question"]: row["text"] for row in rows if row["question"] in served}
+    assert len(both) > 1 and both == {question: served[question] for question in both}, name

@@ -13,6 +13,9 @@ from ensemble.errors import ConfigurationError
 from ensemble.member import Price
 
 
+Pooling = Literal["mean", "cls"]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one replica takes on."""
@@ -40,6 +43,27 @@ class HeadSettings:
     """Folder of its artifact."""
     digest: str = ""
     """Of the artifact, where it could be read when the replica was asked for: another one makes another version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSettings:
+    """Everything a replica needs to load one sentence encoder."""
+
+    name: str
+    source: Source
+    pooling: Pooling = "mean"
+    """What becomes of the last layer's states: their mean over the text, or the first one alone."""
+    max_tokens: int = 256
+    """Of a text; the rest is not read."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: the GPU if this process can see one."""
+    threads: int = 1
+    """Of one forward pass on the CPU."""
+    batch: int = 32
+    """Texts of one forward pass at most."""
+    remembered: int = 10_000
+    """Texts whose embeddings are kept at hand, those that were asked for last."""
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,3 +14,7 @@ class Calibration(Part):
     @abstractmethod
     def applied(self, scores: Floats) -> Floats:
         """[n, M] expected quality in [0, 1] of [n, M] scores; order within a column is kept."""
+
+    def widen(self) -> Calibration:
+        """The same with one more member, last, of whom nothing is known yet."""
+        raise NotImplementedError(f"calibrations of kind {self.kind} take no member without a fit")

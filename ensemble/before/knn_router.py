@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ensemble.before.costs import known
 from ensemble.before.heads.neighbours import Neighbours
@@ -16,17 +17,33 @@ from ensemble.member import Capability
 from ensemble.method import Stage, method
 
 _GRID = tuple(2**power for power in range(10))
+_HELD = 2048
+"""Queries that k is chosen on at most."""
 
 
 class KnnFit(FitOptions):
     """Options of the fit of ``knn_router``."""
 
-    k: int | None = Field(None, ge=1)
+    k: int | None = Field(default=None, ge=1)
     """Neighbours. Omitted: the best of 1, 2, 4, … 512 on a fifth of the queries, held out."""
-    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """A neighbour counts e^(similarity ÷ temperature); 0: all count the same. Omitted: 0."""
-    pseudo: float = Field(1.0, ge=0, allow_inf_nan=False)
+    weighting: Literal["equal", "similarity", "softmax"] = "equal"
+    """What a neighbour counts: all the same; its similarity, where positive; or e^(similarity ÷ temperature).
+    Omitted: all the same."""
+    temperature: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    """Of the weighting ``softmax``; no other one reads it. Omitted: 0.1."""
+    pseudo: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Observations that a member's overall mean counts for. Omitted: 1."""
+    cap: int = Field(default=0, ge=0)
+    """Queries that are kept at most, the last ones of the table; in service the oldest is dropped for a new one.
+    0: all. Omitted: 0."""
+    half_life: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Outcomes learned in service after which an older one counts half; 0: never. Omitted: 0."""
+
+    @model_validator(mode="after")
+    def _read(self) -> KnnFit:
+        if "temperature" in self.model_fields_set and self.weighting != "softmax":
+            raise ValueError(f"weighting {self.weighting} has no temperature; it goes with weighting softmax")
+        return self
 
 
 @method("knn_router", stage=Stage.BEFORE, paper="2505.12601", needs={Capability.GENERATE}, options=RoutingOptions)
@@ -38,7 +55,11 @@ class KnnRouter(Routing):
     Departures from the paper and its code:
 
     * k is chosen on held-out queries where it is not given: small ones do worse than the best single member.
-    * Where neighbours say nothing of a member its overall mean stands.
+    * Neighbours are sought, for each member, among the queries at which it was observed; where they say little its
+      overall mean stands.
+    * Only the form that predicts quality is there, which needs no fit for another price. The other one, in which
+      neighbours vote for the member of best utility, is not.
+    * Cost is predicted as for every router, not as the mean of the neighbours' costs.
     """
 
     Fit: ClassVar[type[FitOptions]] = KnnFit
@@ -48,19 +69,24 @@ class KnnRouter(Routing):
         assert isinstance(options, KnnFit)
         table = training.table
         k = options.k or _chosen(training, options)
-        head = Neighbours.fit(training.x, table.quality, k, options.temperature, options.pseudo)
-        return Router(table.members, table.best, head, known(training))
+        kept = training.rows(np.arange(len(table))[-options.cap :]) if options.cap else training
+        return Router(table.members, table.best, _head(kept, options, k), known(training))
+
+
+def _head(training: Training, options: KnnFit, k: int) -> Neighbours:
+    temperature = options.temperature if options.weighting == "softmax" else 0.0
+    head = Neighbours.fit(training.x, training.table.quality, k, temperature, options.pseudo)
+    similar = options.weighting == "similarity"
+    return replace(head, similar=similar, cap=options.cap, half_life=options.half_life)
 
 
 def _chosen(training: Training, options: KnnFit) -> int:
     """The k whose choices are best on held-out queries, the largest of equals."""
     fitted, held = training.held_out()
-    head = Neighbours.fit(fitted.x, fitted.table.quality, 1, options.temperature, options.pseudo)
+    held = held.rows(np.arange(min(len(held.x), _HELD)))
     quality = np.nan_to_num(held.table.quality)
-
-    def reached(k: int) -> float:
-        head.k = k
-        return float(quality[np.arange(len(quality)), head.scores(held.x).argmax(axis=1)].mean())
-
-    best: int = max((k for k in _GRID if k <= len(fitted.table)), key=lambda k: (reached(k), k))
+    grid = [k for k in _GRID if k <= len(fitted.x)]
+    picks = _head(fitted, options, 1).scores_at(held.x, grid).argmax(axis=2)
+    reached = quality[np.arange(len(quality)), picks].mean(axis=1)
+    best: int = max(zip(reached.tolist(), grid, strict=True))[1]
     return best

@@ -19,15 +19,21 @@ from ensemble.request import Happening, Incident, Request
 class Crew:
     """The members of one request, by seat: their number in the configured order."""
 
-    def __init__(self, members: Sequence[Member], policy: Policy, breakers: Mapping[str, Breaker]) -> None:
+    def __init__(
+        self, members: Sequence[Member], policy: Policy, breakers: Mapping[str, Breaker], *, joint: bool = True
+    ) -> None:
         """
+        Args:
+            joint: every answer is of all of them, else of a few (``Method.joint``).
+
         Raises:
             MemberLost: too few members may be asked at the moment.
         """
         self._members = members
         self._policy = policy
         self._breakers = breakers
-        self._least = policy.least(len(members))
+        self._least = policy.least(len(members), joint=joint)
+        self._joint = joint
         self._out: dict[str, EnsembleError] = {}
         self._told: list[Incident] = []
         self._trying: dict[str, asyncio.Task[None]] = {}
@@ -49,6 +55,11 @@ class Crew:
         """Whether this member takes part."""
         return name not in self._out
 
+    @property
+    def rejoins(self) -> bool:
+        """Whether who comes back is to take part in what is being written."""
+        return self._joint and bool(self._out)
+
     def drain(self) -> list[Incident]:
         """What has happened since the last call."""
         told, self._told = self._told, []
@@ -64,7 +75,7 @@ class Crew:
     def spare(self, error: EnsembleError) -> bool:
         """Whether the answer goes on without the member at fault; from now on it does."""
         name = error.through
-        if not isinstance(error, MemberError) or name is None:
+        if not isinstance(error, MemberError) or name is None or self._policy.on_loss == "fail":
             return False
         if name in self._out:
             return True
@@ -74,6 +85,15 @@ class Crew:
         if error.retryable:
             self._breakers[name].trip()
         return True
+
+    def passed_over(self, error: EnsembleError, name: str) -> None:
+        """Tell that a member failed that another one can stand in for, whatever the policy; it may be asked again."""
+        if isinstance(error, BadAnswer):
+            self.tell("excluded", error.reason, name)
+            return
+        self.tell("dropped", error.code, name)
+        if isinstance(error, MemberError) and error.retryable:
+            self._breakers[name].trip()
 
     def settle(self, error: BudgetExceeded, *, partial: bool) -> bool:
         """Whether what there is so far is to be the answer."""

@@ -20,7 +20,7 @@ from ensemble.failures.policy import Policy
 from ensemble.failures.resuming import Resumed
 from ensemble.failures.session import GuardedSession
 from ensemble.member import Edit, Member, Session
-from ensemble.request import Event, Incident, Request
+from ensemble.request import Event, Incident, Request, Usage
 from ensemble.sampling import seeded
 from ensemble.vocabulary import Unspellable
 
@@ -39,6 +39,9 @@ class GuardedMember(Member):
         self._inner = inner
         self._breaker = breaker
         self._crew = crew
+
+    def spent(self) -> Usage:
+        return self._inner.spent()
 
     async def start(self, request: Request) -> Session:
         try:

@@ -40,12 +40,17 @@ class Policy:
         """Whether single messages have to be watched."""
         return self.step_seconds is not None or self.hedge_seconds is not None
 
-    def least(self, members: int) -> int:
+    def least(self, members: int, *, joint: bool = True) -> int:
         """Members that have to take part.
 
         >>> Policy(on_loss="degrade").least(3), Policy(on_loss="recover").least(3), Policy(quorum=1).least(3)
         (2, 3, 3)
+
+        Args:
+            joint: every answer is of all of them. Else of one; which one, and who stands in for it, the method says.
         """
+        if not joint:
+            return min(self.quorum or 1, members)
         if self.on_loss == "fail":
             return members
         if self.quorum is not None:

@@ -23,9 +23,17 @@ from ensemble.sampling import reseeded
 
 
 async def segments(
-    method: Method[Any], request: Request, members: Sequence[Member], judge: Judge | None, crew: Crew
+    method: Method[Any],
+    request: Request,
+    members: Sequence[Member],
+    judge: Judge | None,
+    crew: Crew,
+    prepared: Any = None,
 ) -> AsyncGenerator[Event, None]:
     """Events of one choice; text already told is neither retracted nor repeated.
+
+    Args:
+        prepared: what the method shares between requests.
 
     Raises:
         EnsembleError: as the method raised it, where the crew cannot go on without who is at fault.
@@ -39,7 +47,7 @@ async def segments(
             return
         if rest is not request:
             rest = replace(rest, sampling=reseeded(rest.sampling, len(written.text)))
-        run = _among(method, members, crew).run(rest, Members(present, judge, crew, request.budget))
+        run = _among(method, members, crew).run(rest, Members(present, judge, crew, request.budget, prepared))
         try:
             async with aclosing(run) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -48,7 +56,7 @@ async def segments(
                     yield event
                     if isinstance(event, Finish):
                         return
-                    if not crew.complete and written.at_boundary and crew.returned(rest):
+                    if crew.rejoins and written.at_boundary and crew.returned(rest):
                         break
                 else:
                     return

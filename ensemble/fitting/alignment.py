@@ -6,6 +6,9 @@ AAAI 2018). Closed form; knows no tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 
 from ensemble.vocabulary import Ids
@@ -14,8 +17,15 @@ _WEIGHT = 0.5
 """Power of the singular values that directions are weighed by, on both sides."""
 _RANK = 1e-8
 """Eigenvalues of the seeds below this part of the largest count as none."""
-_BLOCK = 512
-"""Rows that are compared with all others at once."""
+_PAIRS = 2**25
+"""Rows that are compared with all others at once, times those others."""
+_SPARE = 4
+"""Candidates for each neighbour that is wanted, as it is not known until the end how similar they are."""
+_ROUNDING = 1e-5
+"""More than the cosines of two rows that are computed in different ways differ by."""
+
+Told = Callable[[int, int], None]
+"""Told (rows done, of how many)."""
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
@@ -53,21 +63,81 @@ def aligned(left: torch.Tensor, right: torch.Tensor, seeds: tuple[Ids, Ids]) -> 
     return found[0], found[1], True
 
 
-def nearest(left: torch.Tensor, right: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(
+    left: torch.Tensor, right: torch.Tensor, count: int, pairs: tuple[Ids, Ids] | None = None, told: Told | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows on the right that are most similar to each on the left, by CSLS with neighbourhood 1: twice the cosine
     less the largest cosine that the row on the right has with any on the left.
 
     Args:
         left, right: shape [n, d], [m, d]; of any length.
+        pairs: shape [s] each, rows that are probably close, no row on the right twice. Makes it faster, and changes
+            nothing else.
+        told: how many rows on the left are done, and n.
 
     Returns:
         Shape [n, count'], int64, best first, and [n, count'], their similarities; count' is at most m.
     """
     left, right = unit(left), unit(right)
-    blocks = [left[first : first + _BLOCK] for first in range(0, len(left), _BLOCK)]
-    crowded = torch.stack([(block @ right.T).amax(dim=0) for block in blocks]).amax(dim=0)
-    best = [(2 * (block @ right.T) - crowded).topk(min(count, len(right)), dim=1) for block in blocks]
-    return torch.cat([found.indices for found in best]), torch.cat([found.values for found in best])
+    count = min(count, len(right))
+    crowded = _close(left, right, pairs)
+    found = _candidates(left, right, min(_SPARE * count, len(right)), crowded, told or _nobody)
+    scores = (2 * found.cosines - crowded[found.ids]).topk(count, dim=1)
+    ids, best = found.ids.gather(1, scores.indices), scores.values
+    # What was left out has lost since, as the kept ones have; these rows' neighbours may have lost more.
+    unsure = torch.nonzero(best[:, -1] < found.left_out).flatten()
+    for rows in torch.split(unsure, _rows(right)):
+        again = (2 * (left[rows] @ right.T) - crowded).topk(count, dim=1)
+        ids[rows], best[rows] = again.indices, again.values
+    return ids, best
+
+
+class _Candidates(NamedTuple):
+    ids: torch.Tensor
+    """Shape [n, kept]: rows on the right."""
+    cosines: torch.Tensor
+    """The same shape."""
+    left_out: torch.Tensor
+    """Shape [n]: no similarity of another row on the right exceeds this."""
+
+
+def _candidates(left: torch.Tensor, right: torch.Tensor, kept: int, crowded: torch.Tensor, told: Told) -> _Candidates:
+    """Which rows on the right may be most similar, from one look at every pair.
+
+    Args:
+        crowded: shape [m], lower bounds of the largest cosine that each row on the right has; exact afterwards.
+    """
+    buffers = left.new_empty(2, min(_rows(right), len(left)), len(right))
+    parts = []
+    for first in range(0, len(left), _rows(right)):
+        block = left[first : first + _rows(right)]
+        # New memory for each block would cost as much time as half of the product.
+        cosines, scores = buffers[:, : len(block)]
+        torch.mm(block, right.T, out=cosines)
+        torch.maximum(crowded, cosines.amax(dim=0), out=crowded)
+        torch.mul(cosines, 2, out=scores).sub_(crowded)
+        bounds, ids = scores.topk(kept, dim=1)
+        limit = bounds[:, -1] if kept < len(right) else torch.full_like(bounds[:, -1], -torch.inf)
+        parts.append(_Candidates(ids, cosines.gather(1, ids), limit))
+        told(first + len(block), len(left))
+    return _Candidates(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _close(left: torch.Tensor, right: torch.Tensor, pairs: tuple[Ids, Ids] | None) -> torch.Tensor:
+    """Shape [m]: what pairs tell of the largest cosine of each row on the right, less what rounding can amount to."""
+    known = right.new_full((len(right),), -torch.inf)
+    if pairs is not None:
+        one, other = (torch.from_numpy(ids).long().to(left.device) for ids in pairs)
+        known[other] = (left[one] * right[other]).sum(dim=1) - _ROUNDING
+    return known
+
+
+def _rows(right: torch.Tensor) -> int:
+    return max(1, _PAIRS // len(right))
+
+
+def _nobody(done: int, of: int) -> None:
+    return None
 
 
 def _centred(rows: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ensemble.artifacts import Artifact, Manifest
 from ensemble.errors import ConfigurationError
-from ensemble.fitting.alignment import aligned, nearest
+from ensemble.fitting.alignment import Told, aligned, nearest
 from ensemble.fitting.models import ModelArrays, shared_ids, trained
 from ensemble.heads.projection import LISTED
 from ensemble.member import Floats
@@ -48,13 +48,23 @@ class EvaFit:
             raise ConfigurationError("neighbours must be at least 1", param="neighbours")
 
 
-def fit_eva(helper: ModelArrays, pivot: ModelArrays, options: EvaFit | None = None, *, device: str = "cpu") -> Artifact:
+def fit_eva(
+    helper: ModelArrays,
+    pivot: ModelArrays,
+    options: EvaFit | None = None,
+    *,
+    device: str = "cpu",
+    told: Told | None = None,
+) -> Artifact:
     """The projection that is resident at ``helper``.
 
     Text tokens are aligned by ``ensemble.fitting.alignment`` with all tokens of equal bytes as seeds, and rows of
     similarities filtered as published. Departures: bytes are compared, not spellings; every stop id of the helper
     stands for the pivot's stop ids, in equal parts; control ids, on either side, for nothing; rows are normalised
     (``EvaFit.fidelity``).
+
+    Args:
+        told: how many of the helper's tokens have been compared with the pivot's, and of how many.
 
     Raises:
         ConfigurationError: the vocabularies share no token.
@@ -67,7 +77,7 @@ def fit_eva(helper: ModelArrays, pivot: ModelArrays, options: EvaFit | None = No
         for model, ids in zip((helper, pivot), texts, strict=True)
     ]
     left, right, whitened = aligned(rows[0], rows[1], seeds)
-    places, scores = (found.cpu().numpy() for found in nearest(left, right, options.neighbours))
+    places, scores = (found.cpu().numpy() for found in nearest(left, right, options.neighbours, seeds, told))
     ids, weights = texts[1][places], kept(scores, options)
     own = np.column_stack(seeds)
     metrics = _metrics(places, weights, own)

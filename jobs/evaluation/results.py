@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ensemble.outcomes.bootstrap import interval
 from jobs.evaluation.run import Found
-from jobs.evaluation.statistics import Comparison, compared, interval
+from jobs.evaluation.statistics import Comparison, compared
 from jobs.evaluation.systems import Outcome, System
 
 _SCALE = 18

@@ -1,4 +1,4 @@
-"""What a difference on the same questions proves: paired bootstrap, wins and losses, and a verdict in plain words.
+"""What a difference on the same questions proves: wins and losses, and a verdict in plain words.
 
 Functions over arrays of right and wrong; knows nothing of models or files.
 """
@@ -11,10 +11,8 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 2000
-LEVEL = 0.95
+from ensemble.outcomes.bootstrap import RESAMPLES, interval
 
-Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -77,27 +75,6 @@ def compared(own: Flags, other: Flags, *, resamples: int = RESAMPLES, seed: int 
     low, high = interval(differences, resamples=resamples, seed=seed)
     won, lost = int((own & ~other).sum()), int((other & ~own).sum())
     return Comparison(float(differences.mean()), low, high, won, lost)
-
-
-def interval(values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean: ends of the middle 95 % of the means of resampled values.
-
-    Args:
-        values: shape [n], one for each question. For two systems their difference: a question is drawn for both.
-    """
-    low, high = np.quantile(means(values, resamples=resamples, seed=seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def means(values: Floats, *, resamples: int, seed: int) -> Floats:
-    """Shape [resamples]: the mean of n values drawn with replacement, for each resample.
-
-    How often each different value is drawn is multinomial, so these counts are drawn instead of single values: right
-    and wrong are two, their differences three, however many questions there are.
-    """
-    different, counts = np.unique(values, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), resamples)
-    return np.asarray(drawn @ different / len(values), np.float64)
 
 
 def sign_test(won: int, lost: int) -> float:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ensemble.outcomes.bootstrap import interval
 from jobs.evaluation.run import Found
-from jobs.evaluation.statistics import compared, interval
+from jobs.evaluation.statistics import compared
 from jobs.evaluation.systems import System, mean
 
 APART = 0.10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 from ensemble.artifacts import Artifact
 from ensemble.fitting.eva import EvaFit, fit_eva
@@ -18,9 +19,8 @@ answer = None
 async def run(task: Task) -> Mapping[str, Artifact]:
     pivot, *helpers = task.models
     found = {}
-    for done, helper in enumerate(helpers):
-        task.told("helpers aligned", done, len(helpers))
-        artifact = await asyncio.to_thread(fit_eva, helper.arrays, pivot.arrays, task.options)
+    for helper in helpers:
+        told = partial(task.told, f"tokens of {helper.name} compared")
+        artifact = await asyncio.to_thread(fit_eva, helper.arrays, pivot.arrays, task.options, told=told)
         found[helper.name] = fitted(task, artifact, "eva")
-    task.told("helpers aligned", len(helpers), len(helpers))
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +12,6 @@ from evaluation_doubles import questions, reply
 
 from jobs.evaluation import plot, report, results, tables
 from jobs.evaluation.grading import grade
-from jobs.evaluation.plot import Point, hull
 from jobs.evaluation.questions import Split
 from jobs.evaluation.run import Found
 from jobs.evaluation.systems import Kind, System, alone, oracle
@@ -116,34 +114,6 @@ def test_the_tables(tmp_path: Path) -> None:
     assert pair["against_vote"]["verdict"].startswith("loses by 50.0")
     assert summary["test", "left"]["best"] and summary["test", "left"]["against_best"] is None
     assert summary["test", "right"]["against_vote"] is None
-
-
-@pytest.mark.parametrize(
-    ("points", "corners"),
-    [
-        ([(1, 50)], [(1, 50)]),
-        ([(1, 50), (2, 60), (3, 65)], [(1, 50), (2, 60), (3, 65)]),
-        ([(1, 50), (2, 52), (3, 65)], [(1, 50), (3, 65)]),
-        ([(1, 50), (2, 57.5), (3, 65)], [(1, 50), (3, 65)]),
-        ([(1, 65), (2, 60), (3, 65)], [(1, 65)]),
-        ([(1, 50), (1, 55), (2, 55), (2, 56)], [(1, 55), (2, 56)]),
-        ([(2, 80), (1, 20), (4, 90), (3, 60), (3, 86)], [(1, 20), (2, 80), (3, 86), (4, 90)]),
-    ],
-)
-def test_the_hull(points: Any, corners: Any) -> None:
-    assert hull([Point(*point) for point in points]) == corners
-
-
-def test_nothing_is_above_the_hull() -> None:
-    import numpy as np
-
-    rng = np.random.default_rng(2)
-    points = [Point(*map(float, pair)) for pair in rng.random((60, 2))]
-    corners = hull(points)
-    assert set(corners) <= set(points)
-    prices, qualities = zip(*corners, strict=True)
-    for point in points:
-        assert point.quality <= np.interp(point.price, prices, qualities) + 1e-12
 
 
 def test_the_picture(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.evaluation.statistics import Comparison, compared, interval, means, points, sign_test
+from ensemble.outcomes.bootstrap import interval, means
+from jobs.evaluation.statistics import Comparison, compared, points, sign_test
 
 
 def flags(text: str) -> np.ndarray:

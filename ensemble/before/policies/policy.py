@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from ensemble.errors import ConfigurationError
 from ensemble.outcomes.dense import Bools, Floats, Ints
 
 
@@ -58,6 +60,21 @@ class Policy(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    naming: ClassVar[tuple[str, ...]] = ()
+    """Options that name a member."""
+
+    def check(self, members: Sequence[str]) -> None:
+        """Refuse a policy that names somebody else; who is named but out of service is passed over by ``choose``.
+
+        Raises:
+            ConfigurationError: naming the option and who is allowed.
+        """
+        for option in self.naming:
+            name = getattr(self, option)
+            if name is not None and name not in members:
+                rule = f"{option} {name!r} of the policy {type(self).__name__.lower()} is no member"
+                raise ConfigurationError(f"{rule}; allowed: {', '.join(members)}", param="policy")
+
     @abstractmethod
     def choose(self, prediction: Prediction, allowed: Bools, random: np.random.Generator) -> Choice:
         """
@@ -81,3 +98,10 @@ def best_of(scores: Floats, allowed: Bools, cost: Floats | None = None) -> Choic
         top = scores == scores.max(axis=1, keepdims=True)
         chosen = np.where(top, cost, np.inf).argmin(axis=1)
     return Choice(scores, chosen, np.ones(len(scores)))
+
+
+def cheapest_of(prediction: Prediction, able: Bools) -> Ints:
+    """[n], the cheapest of the able; equal ones go to the higher quality, then to the first."""
+    cost = np.where(able, prediction.cost, np.inf)
+    least = able & (cost == cost.min(axis=1, keepdims=True))
+    return np.asarray(np.where(least, prediction.quality, -np.inf).argmax(axis=1))

@@ -5,8 +5,7 @@ Knows nothing of policies, nor of how its choice is carried out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,6 +59,31 @@ class Router(Part, kind=KIND):
         """[n], queries on which its predictions are not to be trusted."""
         return np.zeros(len(x), bool) if self.guard is None else self.guard.doubtful(x)
 
+    def widened(self, member: str, x: Floats, quality: Floats, cost: float = float("nan")) -> Router:
+        """The same router with one more member, last, known from few outcomes only; what it says of others stays.
+
+        The fallback stays as well: a few outcomes are no proof that somebody is better.
+
+        Args:
+            x: [k, d], queries that it has answered, k ≥ 0.
+            quality: [k], 0 to 1.
+            cost: mean cost of its answers, money; NaN: not known.
+
+        Raises:
+            BadRequest: the router knows this member already, or is of a kind that takes nobody without a fit.
+        """
+        if member in self.members:
+            raise BadRequest(f"the router knows {member!r} already; it knows: {', '.join(self.members)}")
+        try:
+            head, costs = self.head.widen(x, quality), self.costs.widen(cost)
+            calibration = self.calibration
+            if calibration is not None:
+                calibration = calibration.widen()
+        except NotImplementedError as error:
+            raise BadRequest(f"{error}; fit the router again with {member!r} in the table") from error
+        changed = {"members": (*self.members, member), "head": head, "costs": costs, "calibration": calibration}
+        return replace(self, **changed)  # type: ignore[arg-type]
+
     def place(self, member: str) -> int:
         """
         Raises:
@@ -107,6 +131,15 @@ def kept(folder: Path, method: str | None = None) -> Router:
         ConfigurationError: there is no router, or one of another method.
     """
     manifest, tensors = load(folder)
+    require_router(manifest, folder, method)
+    return Router.unpacked(manifest.parts, tensors)
+
+
+def require_router(manifest: Manifest, folder: Path, method: str | None = None) -> None:
+    """
+    Raises:
+        ConfigurationError: the artifact in the folder holds no router, or one of another method.
+    """
     if manifest.kind != KIND:
         raise ConfigurationError(
             f"{folder} holds an artifact of kind {manifest.kind!r}; needed: {KIND!r}", param="path"
@@ -114,16 +147,3 @@ def kept(folder: Path, method: str | None = None) -> Router:
     if method is not None and manifest.method != method:
         rule = f"{folder} holds a router of the method {manifest.method}; needed: {method}"
         raise ConfigurationError(rule, param="path")
-    return Router.unpacked(manifest.parts, tensors)
-
-
-def require_members(router: Router, members: Sequence[str]) -> None:
-    """Refuse members that the router was not fitted to.
-
-    Raises:
-        ConfigurationError: naming them.
-    """
-    if strangers := [name for name in members if name not in router.members]:
-        known = ", ".join(router.members)
-        rule = f"the router knows nothing of {', '.join(strangers)}; it was fitted to: {known}"
-        raise ConfigurationError(rule, param="members")

@@ -14,26 +14,21 @@ from ensemble.outcomes.dense import Dense, Floats
 NAN = np.nan
 
 
-def training(cost: Floats | None = None, output_tokens: Floats | None = None) -> Training:
-    n = len(cost if cost is not None else output_tokens)  # type: ignore[arg-type]
-    names = tuple(str(i) for i in range(n))
-    table = Dense(
-        queries=names, texts=names, members=("a", "b"), quality=np.ones((n, 2)), cost=cost, output_tokens=output_tokens
-    )  # type: ignore[arg-type]
-    x = np.zeros((n, 2), np.float32)
-    x[np.arange(n), np.arange(n) % 2] = 1
-    return Training(table=table, x=x)
+def training(*, rows: int, **given: Floats) -> Training:
+    names = tuple(str(i) for i in range(rows))
+    table = replace(Dense(queries=names, texts=names, members=("a", "b"), quality=np.ones((rows, 2))), **given)  # type: ignore[arg-type]
+    return Training(table=table, x=np.tile(np.eye(2, dtype=np.float32), (rows // 2, 1)))
 
 
 def test_means_are_of_what_was_observed() -> None:
-    costs = MeanCosts.fit(training(cost=np.array([[1.0, NAN], [3.0, NAN]])))
+    costs = MeanCosts.fit(training(rows=2, cost=np.array([[1.0, NAN], [3.0, NAN]])))
     assert costs.of(np.zeros((3, 2)), np.zeros(3)).tolist() == [[2.0, 0.0]] * 3
     assert costs.widen(5.0).means.tolist() == [2.0, 0.0, 5.0]
 
 
 def test_lengths_follow_the_query_and_prices_the_tokens() -> None:
     tokens = np.tile([[10.0, 100.0], [1000.0, 100.0]], (50, 1))
-    given = training(output_tokens=tokens)
+    given = training(rows=100, output_tokens=tokens)
     table = replace(given.table, prices=np.array([[1.0, 2.0], [0.0, 1.0]]))
     costs = known(Training(table=table, x=given.x))
     assert isinstance(costs, TokenCosts)
@@ -44,9 +39,9 @@ def test_lengths_follow_the_query_and_prices_the_tokens() -> None:
 
 
 def test_lengths_are_never_above_the_longest_seen() -> None:
-    costs = TokenCosts.fit(training(output_tokens=np.array([[10.0, 5.0], [1000.0, NAN]])))
+    costs = TokenCosts.fit(training(rows=2, output_tokens=np.array([[10.0, 5.0], [1000.0, NAN]])))
     assert (costs.lengths(np.array([[0.0, 50.0], [50.0, 0.0]])) <= [1000, 5]).all()
 
 
 def test_without_prices_means_stand() -> None:
-    assert isinstance(known(training(output_tokens=np.ones((4, 2)))), MeanCosts)
+    assert isinstance(known(training(rows=4, output_tokens=np.ones((4, 2)))), MeanCosts)

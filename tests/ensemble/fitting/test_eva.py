@@ -10,6 +10,7 @@ import torch
 
 from ensemble import artifacts, heads
 from ensemble.errors import ConfigurationError
+from ensemble.fitting import alignment
 from ensemble.fitting.alignment import aligned, nearest, unit
 from ensemble.fitting.eva import EvaFit, fit_eva, kept
 from ensemble.fitting.models import ModelArrays, shared_ids
@@ -28,6 +29,39 @@ def test_worked_example_of_the_similarities() -> None:
     assert rows[1] == pytest.approx([-0.773021, 0.409351, 0.993884, -0.110432], abs=1e-6)
     assert rows[2] == pytest.approx([0.206116, 0.960000, 0.606116, -1.089568], abs=1e-6)
     assert ids.tolist() == [[0, 1, 2, 3], [2, 1, 3, 0], [1, 2, 0, 3]]
+
+
+def by_definition(left: torch.Tensor, right: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    cosines = unit(left) @ unit(right).T
+    found = (2 * cosines - cosines.amax(dim=0)).topk(count, dim=1)
+    return found.indices, found.values
+
+
+@pytest.mark.parametrize("pairs", ["none", "close", "wrong"])
+@pytest.mark.parametrize("spare", [1, 4])
+@pytest.mark.parametrize("rows", [1, 7, 90, 1000])
+def test_neighbours_are_those_of_the_definition(
+    rows: int, spare: int, pairs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment, "_PAIRS", rows * 60)
+    monkeypatch.setattr(alignment, "_SPARE", spare)
+    rng = np.random.default_rng(3)
+    right = torch.from_numpy(rng.normal(size=(60, 6)))
+    # The closest rows come last, so that nobody knows at first which rows on the right are crowded.
+    left = torch.cat([torch.from_numpy(rng.normal(size=(150, 6))), right + 0.05])
+    known = np.arange(60, dtype=np.int32)
+    given = {"none": None, "close": (known + 150, known), "wrong": (known, known)}[pairs]
+    seen: list[tuple[int, int]] = []
+    ids, scores = nearest(left, right, 5, given, lambda done, of: seen.append((done, of)))
+    expected = by_definition(left, right, 5)
+    assert torch.equal(ids, expected[0])
+    torch.testing.assert_close(scores, expected[1], atol=1e-12, rtol=0)
+    assert seen == [(min(done, 210), 210) for done in range(rows, 210 + rows, rows)]
+
+
+def test_every_neighbour_can_be_asked_for() -> None:
+    ids, scores = nearest(HELPER, PIVOT, 9)
+    assert ids.shape == scores.shape == (3, 4)
 
 
 def test_worked_example_of_the_rows() -> None:
@@ -163,6 +197,13 @@ def test_it_is_a_head_when_it_comes_back_from_the_disk(tmp_path: Path) -> None:
     chances = np.where(logits >= np.sort(logits)[:, [-7]], np.exp(logits), 0)
     expected = chances / chances.sum(axis=1, keepdims=True) @ dense(artifact)
     np.testing.assert_allclose(head.read(torch.from_numpy(logits), None, None).exp().numpy(), expected, atol=1e-6)
+
+
+def test_it_tells_how_far_it_has_come() -> None:
+    helper, pivot = pair()
+    seen: list[tuple[int, int]] = []
+    fit_eva(helper, pivot, told=lambda done, of: seen.append((done, of)))
+    assert seen[-1] == (len(WORDS), len(WORDS))
 
 
 def test_nothing_in_common_is_refused() -> None:

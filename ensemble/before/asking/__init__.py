@@ -1,0 +1,1 @@
+"""Asking a model who should answer, or how well somebody would."""

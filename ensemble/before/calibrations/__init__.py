@@ -1,0 +1,1 @@
+"""Calibrations: from a head's scores to expected quality."""

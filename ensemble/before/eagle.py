@@ -1,0 +1,81 @@
+"""Eagle: Elo ratings of the members over all battles, corrected by the battles around the query."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ensemble.before.battles import battles
+from ensemble.before.costs import known
+from ensemble.before.heads.elo import Elo
+from ensemble.before.routing.method import Routing, RoutingOptions
+from ensemble.before.routing.router import Router
+from ensemble.before.training import FitOptions, Training
+from ensemble.errors import BadRequest
+from ensemble.member import Capability
+from ensemble.method import Stage, method
+
+MOST = 55
+"""Battles of a query: all pairs of up to 11 members."""
+
+
+class EagleFit(FitOptions):
+    """Options of the fit of ``eagle``."""
+
+    share: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the global rating beside the local one. Omitted: 0.5."""
+    neighbours: int = Field(default=20, ge=0, le=1000)
+    """Stored queries whose battles make the local rating. Omitted: 20."""
+    step: float = Field(default=32.0, gt=0, allow_inf_nan=False)
+    """Rating points that a battle moves at most. Omitted: 32."""
+    battles: int = Field(default=MOST, ge=1)
+    """Battles of one query; of more, some are drawn. Omitted: 55."""
+    fidelity: Literal["sound", "reference"] = "sound"
+    """sound: the global rating is the mean over its trajectory; reference: the last one, which depends on the order.
+    Omitted: sound."""
+
+
+@method("eagle", stage=Stage.BEFORE, paper="2409.15518", needs={Capability.GENERATE}, options=RoutingOptions)
+class Eagle(Routing):
+    """share · global Elo + (1 - share) · local Elo, no training (arXiv 2409.15518).
+
+    The global rating comes of all battles, the local one of moving it on by the battles of the nearest stored queries.
+    A preference is stored and counts at once; a single outcome is a battle against the quality that was expected of the
+    best of the other members.
+
+    Asks of members: one answer of the chosen one.
+
+    Departures from the paper and its code:
+
+    * A table has no order of time: its queries fight in an order drawn by the seed, and the global rating is the mean
+      over the trajectory, so that those at its end count no more.
+    * Scores are mean win probabilities against the other members, in the order of the ratings: a rating is no quality
+      and cannot be set against a cost.
+    """
+
+    Fit: ClassVar[type[FitOptions]] = EagleFit
+
+    @classmethod
+    def fit(cls, training: Training, options: FitOptions) -> Router:
+        assert isinstance(options, EagleFit)
+        order = np.random.default_rng([training.seed, 13]).permutation(len(training.table))
+        drawn = training.rows(order)
+        found = battles(drawn.table, options.battles, seed=training.seed)
+        require_battles(len(found))
+        averaged = options.fidelity == "sound"
+        settings = {"share": options.share, "neighbours": options.neighbours, "step": options.step}
+        expected = np.nan_to_num(training.table.means)
+        head = Elo.fit(drawn.x, found, expected, **settings, averaged=averaged)
+        return Router(training.table.members, training.table.best, head, known(training))
+
+
+def require_battles(count: int) -> None:
+    """Refuse a table without battles.
+
+    Raises:
+        BadRequest: no query was answered by two members.
+    """
+    if not count:
+        raise BadRequest("the table has no query with outcomes of two members; a ranking needs some")

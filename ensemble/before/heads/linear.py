@@ -1,0 +1,176 @@
+"""Linear heads: a member does on a query as a weighted sum of the embedding says.
+
+Three links: none (ridge regression), logistic (one head for each member), softmax (members share one unit). How the
+weights are found is the business of ``solve``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ensemble.before.heads import solve
+from ensemble.before.heads.head import Head, Outcome
+from ensemble.outcomes.dense import Floats
+
+RATE = 0.05
+"""Of online steps: part of the error that is corrected, where rows are of unit length."""
+
+
+@dataclass
+class Linear(Head):
+    """What linear heads share."""
+
+    weights: Floats
+    """[d + 1, M]; the last row is the constant."""
+    rate: float = RATE
+    """Size of online steps; 0: none."""
+
+    def logits(self, x: Floats) -> Floats:
+        """[n, M], before the link."""
+        return np.asarray(x @ self.weights[:-1] + self.weights[-1])
+
+    def _step(self, x: Floats, error: Floats | float, columns: int | slice) -> None:
+        """Move some members' weights against the error of their scores."""
+        self.weights = self.weights.copy()
+        self.weights[:, columns] += self.rate * np.multiply.outer(np.append(x, 1.0), error)
+
+
+@dataclass
+class Ridge(Linear, kind="ridge"):
+    """Least squares with a penalty. Scores are not held to [0, 1]: that would make the best ones equal."""
+
+    noise: Floats | None = None
+    """[M], standard deviation of one outcome, times √(queries ÷ those at which the member was observed)."""
+    cover: Floats | None = None
+    """[d + 1, d + 1], inverse of all queries' [x, 1]ᵀ[x, 1] + penalty · I; ``None``: the spread is not known."""
+
+    learns: ClassVar[bool] = True
+
+    @classmethod
+    def fit(cls, x: Floats, target: Floats, penalty: float = 1.0, *, rate: float = RATE, spread: bool = False) -> Ridge:
+        """
+        Args:
+            x: [n, d].
+            target: [n, M], NaN where not observed; a member without any observation scores 0.
+            penalty: above 0; of Σ error² + penalty · |w|², where the constant is free.
+            spread: whether the head is to know how sure it is, for d² more numbers.
+        """
+        (weights,) = solve.ridge(x, target, [penalty])
+        head = cls(weights, rate)
+        return replace(head, noise=_noise(head, x, target), cover=_cover(x, penalty)) if spread else head
+
+    @classmethod
+    def tuned(cls, x: Floats, target: Floats, penalties: Sequence[float], seed: int = 0) -> float:
+        """The penalty with the least squared error on a fifth of the rows, held out; the largest of equals."""
+        order = np.random.default_rng([seed, 11]).permutation(len(x))
+        held, kept = np.sort(order[: len(order) // 5]), np.sort(order[len(order) // 5 :])
+        found = solve.ridge(x[kept], target[kept], penalties)
+        wrong = [float(np.nansum((cls(weights).logits(x[held]) - target[held]) ** 2)) for weights in found]
+        return max(zip(wrong, penalties, strict=True), key=lambda pair: (-pair[0], pair[1]))[1]
+
+    def scores(self, x: Floats) -> Floats:
+        return self.logits(x)
+
+    def spread(self, x: Floats) -> Floats | None:
+        """As if every member had been observed at a like sample of the queries."""
+        if self.cover is None or self.noise is None:
+            return None
+        rows = np.pad(x, ((0, 0), (0, 1)), constant_values=1.0)
+        away = np.einsum("nd,de,ne->n", rows, self.cover, rows, optimize=True)
+        return np.asarray(np.sqrt(np.maximum(away, 0))[:, None] * self.noise)
+
+    def learn(self, outcome: Outcome) -> None:
+        """One step of least mean squares on that member's output; no other one's scores change."""
+        score = self.logits(outcome.x[None])[0, outcome.member]
+        # Halved: the row with its constant has length √2.
+        self._step(outcome.x, (outcome.quality - score) / 2, outcome.member)
+
+    def widen(self, x: Floats, quality: Floats) -> Ridge:
+        """The mean of the members, corrected by a ridge regression of what it gets wrong."""
+        mean = self.weights.mean(axis=1)
+        rows = np.pad(np.asarray(x, float).reshape(-1, len(mean) - 1), ((0, 0), (0, 1)), constant_values=1.0)
+        kernel = rows @ rows.T + np.eye(len(rows))
+        new = mean + rows.T @ np.linalg.solve(kernel, quality - rows @ mean)
+        noise = None if self.noise is None else np.append(self.noise, self.noise.max())
+        return replace(self, weights=np.column_stack([self.weights, new]), noise=noise)
+
+
+@dataclass
+class Logistic(Linear, kind="logistic"):
+    """One logistic regression for each member."""
+
+    learns: ClassVar[bool] = True
+
+    @classmethod
+    def fit(
+        cls, x: Floats, target: Floats, penalty: float = 1.0, *, weight: Floats | None = None, rate: float = RATE
+    ) -> Logistic:
+        """
+        Args:
+            x: [n, d].
+            target: [n, M] in [0, 1], NaN where not observed; fractions are probabilities of being right.
+            penalty: of cross entropy + penalty ÷ 2 · |w|², where the constant is free.
+            weight: [n, M], what each cell counts; omitted: 1.
+        """
+        weight = np.ones(target.shape) if weight is None else weight
+        start = np.zeros((x.shape[1] + 1, target.shape[1]))
+        return cls(solve.logistic(x, target, penalty, weight, start), rate)
+
+    def scores(self, x: Floats) -> Floats:
+        return solve.sigmoid(self.logits(x))
+
+    def learn(self, outcome: Outcome) -> None:
+        """One step down the gradient of that member's cross entropy; no other one's scores change."""
+        score = self.scores(outcome.x[None])[0, outcome.member]
+        # A logit moves a score by a quarter at most: four times the error, halved as the row has length √2.
+        self._step(outcome.x, 2 * (outcome.quality - score), outcome.member)
+
+    def widen(self, x: Floats, quality: Floats) -> Logistic:
+        """Drawn to the mean of the members' weights; its constant too, by what one observation of each outcome says."""
+        mean = self.weights.mean(axis=1, keepdims=True)
+        rows = np.asarray(x, float).reshape(-1, len(mean) - 1)
+        prior = solve.sigmoid(mean[-1:])
+        rows, target = np.vstack([rows, np.zeros((1, rows.shape[1]))]), np.vstack([quality.reshape(-1, 1), prior])
+        new = solve.logistic(rows, target, 1.0, np.ones(target.shape), mean)
+        return replace(self, weights=np.column_stack([self.weights, new]))
+
+
+@dataclass
+class Softmax(Linear, kind="softmax"):
+    """Members share one unit of probability: a score says who is the one to ask, not how well that one will do."""
+
+    probabilities: ClassVar[bool] = False
+
+    @classmethod
+    def fit(cls, x: Floats, label: Floats, penalty: float = 1.0, *, rate: float = RATE) -> Softmax:
+        """
+        Args:
+            x: [n, d].
+            label: [n, M], rows sum to 1 over the observed members; NaN for the others, whom the row then says nothing
+                of. A row of NaN does not count.
+            penalty: of cross entropy + penalty ÷ 2 · |w|², where the constant is free.
+        """
+        return cls(solve.softmax(x, label, penalty, np.zeros((x.shape[1] + 1, label.shape[1]))), rate)
+
+    def scores(self, x: Floats) -> Floats:
+        return solve.shared(self.logits(x))
+
+    def follow(self, x: Floats, label: Floats) -> Self:
+        """One step towards a label [M] that sums to 1, at once."""
+        self._step(x, label - self.scores(x[None])[0], slice(None))
+        return self
+
+
+def _noise(head: Ridge, x: Floats, target: Floats) -> Floats:
+    seen = ~np.isnan(target)
+    count = np.maximum(seen.sum(axis=0), 1)
+    errors = np.where(seen, target - head.logits(x), 0.0)
+    return np.asarray(np.sqrt((errors**2).sum(axis=0) / count * len(x) / count))
+
+
+def _cover(x: Floats, penalty: float) -> Floats:
+    return solve.cover(x, penalty).astype(np.float32)

@@ -1,0 +1,25 @@
+"""Arrays that grow at their end: an append costs its own row, not the whole array."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensemble.outcomes.dense import Floats
+
+_ROOM = 64
+"""Rows that are made room for at least."""
+
+
+def appended(rows: Floats, count: int, row: Floats) -> Floats:
+    """The array with a row at place ``count``: the same one while it has room, else one with twice as much.
+
+    Args:
+        rows: [capacity, …], of which ``count`` hold something.
+        row: […].
+    """
+    if count >= len(rows):
+        wider = np.zeros((max(_ROOM, 2 * count), *rows.shape[1:]), rows.dtype)
+        wider[:count] = rows[:count]
+        rows = wider
+    rows[count] = row
+    return rows

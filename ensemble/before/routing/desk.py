@@ -1,0 +1,174 @@
+"""The desk of one ensemble in one process: the router in service, and the requests that wait for its word.
+
+Requests of one tick of the event loop are embedded and predicted together. A router is put in another's place by one
+assignment; who began with the old one ends with it. Knows nothing of members that answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ensemble.before.encoders.served import ServedEncoder
+from ensemble.before.policies import Prediction
+from ensemble.before.routing.decision import Reading, Route
+from ensemble.before.routing.feedback import Feedback
+from ensemble.before.routing.router import Router
+from ensemble.errors import BadRequest
+from ensemble.outcomes.dense import Floats
+
+if TYPE_CHECKING:
+    from ensemble.before.routing.loading import Source
+
+_INLINE = 8
+"""Texts that a router's own encoder reads on the event loop; for more, a thread is worth its way."""
+_BLOCK = 256
+"""Texts that are embedded at once, and pieces of feedback that are learned before requests have their turn."""
+
+Count = tuple[str, tuple[tuple[str, str], ...]]
+"""Name and labels of something that is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A router that can be asked."""
+
+    router: Router
+    digest: str
+    """Of its artifact; empty for one that needs none."""
+    encoder: ServedEncoder | None = None
+    """Makes its embeddings; ``None``: the router has its own, or reads none."""
+    since: int = 0
+    """Number of the last piece of feedback that it was fitted on."""
+
+    async def embed(self, texts: Sequence[str]) -> Floats:
+        """[n, d] float32; of a router that reads none [n, 1], zeros."""
+        if self.encoder is not None:
+            return await self.encoder.embed(texts)
+        own = self.router.encoder
+        if own is None:
+            return np.zeros((len(texts), 1), np.float32)
+        return own.embed(texts) if len(texts) <= _INLINE else await asyncio.to_thread(own.embed, texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    loaded: Loaded
+    text: str
+    tokens: float
+    reading: asyncio.Future[Reading]
+
+
+class Desk:
+    """Of one ensemble."""
+
+    def __init__(self, name: str, loaded: Loaded, source: Source | None = None) -> None:
+        """
+        Args:
+            name: of the ensemble.
+            source: where the router comes from; ``None``: it has no artifact.
+        """
+        self.name = name
+        self.source = source
+        self.loaded = loaded
+        """In service."""
+        self.counts: Counter[Count] = Counter()
+        """What has happened here, by name and labels."""
+        self._waiting: list[_Waiting] = []
+        self._turns = set[asyncio.Task[None]]()
+
+    async def read(self, loaded: Loaded, text: str, tokens: float) -> Reading:
+        """What a router makes of a question, together with all that ask in the same tick.
+
+        Args:
+            loaded: the router in service when the request came.
+            tokens: that the prompt has.
+        """
+        waiting = _Waiting(loaded, text, tokens, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            turn = asyncio.create_task(self._turn())
+            self._turns.add(turn)
+            turn.add_done_callback(self._turns.discard)
+        return await waiting.reading
+
+    async def _turn(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            for loaded in {id(one.loaded): one.loaded for one in waiting}.values():
+                await _read(loaded, [one for one in waiting if one.loaded is loaded])
+        except Exception as error:
+            # Each of those that wait is told, and ends as its request says.
+            for one in waiting:
+                if not one.reading.done():
+                    one.reading.set_exception(error)
+
+    async def learn(self, loaded: Loaded, feedback: Sequence[Feedback]) -> None:
+        """Have a router take in feedback, in this order; what tells of members that it does not know is passed over.
+
+        Args:
+            loaded: the one in service, or one that is to take its place: that one learns beside the requests.
+        """
+        for start in range(0, len(feedback), _BLOCK):
+            block = feedback[start : start + _BLOCK]
+            texts = list(dict.fromkeys(row.question for row in block))
+            x = dict(zip(texts, await loaded.embed(texts), strict=True))
+            if loaded is self.loaded:
+                strange = _learned(loaded.router, block, x)
+                await asyncio.sleep(0)
+            else:
+                strange = await asyncio.to_thread(_learned, loaded.router, block, x)
+            self.count("feedback_learned", len(block) - strange)
+            self.count("feedback_passed_over", strange)
+
+    def note(self, route: Route) -> None:
+        """Count a route."""
+        self.count("routed", 1, member=route.arms[route.first].name, why=route.why)
+        if route.why == "shadow":
+            self.count("route_shadow", 1, agrees="yes" if route.chosen == route.fallback else "no")
+
+    def count(self, name: str, by: int = 1, **labels: str) -> None:
+        if by:
+            self.counts[name, tuple(labels.items())] += by
+
+    def stats(self) -> Mapping[Count, float]:
+        """Value by name and labels."""
+        return dict(self.counts)
+
+
+async def _read(loaded: Loaded, waiting: Iterable[_Waiting]) -> None:
+    asked = [one for one in waiting if not one.reading.done()]
+    texts = list(dict.fromkeys(one.text for one in asked))
+    if not texts:
+        return
+    embedded = await loaded.embed(texts)
+    places = {text: place for place, text in enumerate(texts)}
+    x = embedded[[places[one.text] for one in asked]]
+    prediction = loaded.router.predict(x, np.array([one.tokens for one in asked]))
+    doubts = loaded.router.doubtful(x)
+    for row, one in enumerate(asked):
+        if not one.reading.done():
+            one.reading.set_result(Reading(_row(prediction, row), bool(doubts[row])))
+
+
+def _row(prediction: Prediction, row: int) -> Prediction:
+    """Of one query."""
+    std = None if prediction.std is None else prediction.std[row : row + 1]
+    here = slice(row, row + 1)
+    return replace(prediction, quality=prediction.quality[here], cost=prediction.cost[here], std=std)
+
+
+def _learned(router: Router, feedback: Sequence[Feedback], x: Mapping[str, Floats]) -> int:
+    """Take in feedback; returns how much of it is of members that the router does not know."""
+    strange = 0
+    for row in feedback:
+        try:
+            row.take(router, x[row.question])
+        except BadRequest:
+            strange += 1
+    return strange

@@ -1,0 +1,115 @@
+"""From a folder to a router that can be asked: read whole, and refused where it does not fit who is to be served.
+
+Knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.artifacts import Manifest, digest, load, manifest_of
+from ensemble.before.encoders.served import Encoders, ServedEncoder
+from ensemble.before.policies import Prediction
+from ensemble.before.routing.desk import Loaded
+from ensemble.before.routing.router import Router, require_router
+from ensemble.errors import BadRequest, ConfigurationError
+
+_TRIES = 3
+"""Times that an artifact is read which changes while it is read."""
+FEEDBACK = "feedback"
+"""Among an artifact's settings: number of the last piece of feedback that it was fitted on."""
+
+Fits = Callable[[Router, Prediction], None]
+"""Raises ``ConfigurationError`` where a router does not fit the members or the options; given a prediction for one
+question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a router comes from, and what it has to fit."""
+
+    path: Path
+    method: str
+    encoders: Encoders
+    reads: bool
+    """Whether the method reads embeddings."""
+    fits: Fits
+
+    def load(self) -> Loaded:
+        """
+        Raises:
+            ConfigurationError: there is no router, or it does not fit.
+        """
+        for _ in range(_TRIES):
+            before = digest(self.path)
+            manifest, tensors = load(self.path)
+            if digest(self.path) == before:
+                break
+        else:
+            raise ConfigurationError(f"{self.path} changes while it is read", param="path")
+        require_router(manifest, self.path, self.method)
+        router = Router.unpacked(manifest.parts, tensors)
+        since = int(manifest.settings.get(FEEDBACK, 0))
+        loaded = Loaded(router, before, self._encoder(router, manifest), since)
+        self._tried(loaded)
+        return loaded
+
+    def signature(self) -> object:
+        """Changes whenever the artifact is replaced; ``None`` while there is none."""
+        try:
+            stat = (self.path / "manifest.json").stat()
+        except OSError:
+            return None
+        return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+    def _encoder(self, router: Router, manifest: Manifest) -> ServedEncoder | None:
+        if router.encoder is not None and self.encoders.chosen is not None:
+            rule = f"the router has an encoder of its own and does not read {self.encoders.chosen}; leave encoder out"
+            raise ConfigurationError(rule, param="encoder")
+        if router.encoder is not None or not self.reads:
+            return None
+        return self.encoders.reading(manifest.encoder)
+
+    def _tried(self, loaded: Loaded) -> None:
+        """See to it that it predicts, and that what it predicts can be decided by."""
+        try:
+            prediction = loaded.router.predict(np.zeros((1, _size(loaded)), np.float32), np.ones(1))
+        except (ValueError, IndexError) as error:
+            rule = f"the router of {self.path} reads embeddings of another length than {_size(loaded)}"
+            raise ConfigurationError(f"{rule}: {error}", param="encoder") from error
+        try:
+            self.fits(loaded.router, prediction)
+        except BadRequest as error:
+            raise ConfigurationError(error.message, param=error.param) from error
+
+
+def _size(loaded: Loaded) -> int:
+    encoder = loaded.encoder or loaded.router.encoder
+    return encoder.size if encoder is not None else 1
+
+
+def fitted_to(path: Path, method: str) -> Sequence[str] | None:
+    """Whom the router of an artifact chooses from; ``None`` where there is no such folder on this machine.
+
+    Raises:
+        ConfigurationError: the folder holds no router of this method.
+    """
+    try:
+        changed = (path / "manifest.json").stat().st_mtime_ns
+    except OSError:
+        if not path.exists():
+            return None
+        changed = 0
+    manifest = _manifest(path, changed)
+    require_router(manifest, path, method)
+    return manifest.members
+
+
+@lru_cache(maxsize=64)
+def _manifest(path: Path, changed: int) -> Manifest:
+    return manifest_of(path)

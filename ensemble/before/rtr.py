@@ -1,0 +1,76 @@
+"""RTR: routes over pairs of a model and a way to reason, by how right and how long their answers will be."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ensemble.before.heads.descent import Descent
+from ensemble.before.heads.network import Network
+from ensemble.before.length_costs import LengthCosts
+from ensemble.before.routing.method import Routing, RoutingOptions
+from ensemble.before.routing.router import Router
+from ensemble.before.training import FitOptions, Training
+from ensemble.errors import BadRequest
+from ensemble.member import Capability
+from ensemble.method import Stage, method
+from ensemble.outcomes.dense import Dense, Floats
+
+
+class RtrFit(Descent):
+    """Options of the fit of ``rtr``."""
+
+    width: int = Field(default=128, ge=1)
+    """Hidden units of each of the two networks. Omitted: 128."""
+    cost: Literal["tokens", "money"] = "tokens"
+    """What an answer costs: its tokens ÷ the largest mean length of a member, or money. Omitted: tokens."""
+
+
+@method("rtr", stage=Stage.BEFORE, paper="2505.19435", needs={Capability.GENERATE}, options=RoutingOptions)
+class Rtr(Routing):
+    """Route-To-Reason (arXiv 2505.19435): members are pairs ``"model|strategy"``; one network says how likely each is
+    right, another how many tokens it will write, from the query and a learned vector of the model and of the strategy.
+
+    The paper's score, lambda × P - (1 - lambda) × length, is the policy ``mix`` with mu = 1 - lambda: costs are
+    lengths in units of the longest member's mean. A pair answers as any member does, so each needs an ensemble or a
+    prompt of its own behind its name. One outcome changes what is said of the pair that answered.
+
+    Asks of members: one answer of the chosen one.
+
+    Departures from the paper and its code:
+
+    * Models and strategies have learned vectors alone: a text that describes each is one vector more that never varies.
+    * Lengths are learned as logarithms; squared errors of tokens are those of the longest answers.
+    * Each pair's log-odds have a constant: that of its model and that of its strategy.
+    * Lengths are set against one unit for all queries, not each query's longest, so that they are one scale for ``mix``.
+    * Passes are chosen on queries held out from the fit, not on the test file.
+    """
+
+    Fit: ClassVar[type[FitOptions]] = RtrFit
+
+    @classmethod
+    def fit(cls, training: Training, options: FitOptions) -> Router:
+        assert isinstance(options, RtrFit)
+        table = training.table
+        head = Network.fit(training.x, table.quality, table.members, options.width, options, training.seed)
+        prices = _prices(table, options.cost)
+        costs = LengthCosts.fit(
+            training.x, table.output_tokens, prices, table.members, options.width, options, training.seed
+        )
+        return Router(table.members, table.best, head, costs)
+
+
+def _prices(table: Dense, cost: str) -> Floats:
+    """[M, 2]."""
+    lengths = table.output_tokens
+    if np.isnan(lengths).all(axis=0).any():
+        without = ", ".join(m for m, gone in zip(table.members, np.isnan(lengths).all(axis=0), strict=True) if gone)
+        raise BadRequest(f"rtr learns from lengths of answers, and the table has no output_tokens of {without}")
+    if cost == "money":
+        if np.isnan(table.prices).any():
+            raise BadRequest("cost: money needs the price of every member's tokens; allowed without: tokens")
+        return table.prices
+    unit = max(float(np.nanmax(np.nanmean(lengths, axis=0))), 1.0)
+    return np.tile([0.0, 1 / unit], (len(table.members), 1))

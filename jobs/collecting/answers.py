@@ -1,0 +1,172 @@
+"""The answers of a collection: one batch job for each member and sample, whose folders keep what is asked only once.
+
+Knows nothing of right and wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.schema import Configuration
+from ensemble.errors import BadRequest
+from ensemble.request import Sampling
+from jobs.collecting.questions import ASKED, Columns
+from jobs.job import Job, Kind, Subject
+from jobs.recorder import Counts
+
+FOLDER = "_answers"
+"""In the output folder; what is kept between runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Whom to ask, how and how often."""
+
+    members: tuple[str, ...]
+    """Names of models and ensembles of the configuration."""
+    output: Path
+    columns: Columns = field(default_factory=Columns)
+    samples: int = 1
+    """Answers of each member to each question."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """A sample after the first has a seed of its own, where there is one."""
+
+    @property
+    def jobs(self) -> Mapping[tuple[str, int], Job]:
+        """By member and sample."""
+        return {(name, sample): self._job(name, sample) for sample in range(self.samples) for name in self.members}
+
+    def _job(self, member: str, sample: int) -> Job:
+        seed = None if self.sampling.seed is None else self.sampling.seed + sample
+        kind: Kind = self.columns.subject.kind
+        return Job(
+            model=member,
+            input=self.output / FOLDER / "questions.parquet",
+            output=self.output / FOLDER / quote(member, safe=" ") / str(sample),
+            subject=Subject(kind, ASKED),
+            sampling=replace(self.sampling, seed=seed),
+        )
+
+    def check(self, configuration: Configuration) -> None:
+        """Refuse what the configuration does not allow.
+
+        Raises:
+            BadRequest: no member, one named twice or unknown, or samples that would all be equal.
+        """
+        if not self.members:
+            names = ", ".join((*configuration.bases, *configuration.ensembles))
+            raise BadRequest(f"name the members to ask; there are: {names}", param="members")
+        if len(set(self.members)) < len(self.members):
+            raise BadRequest("a member is named twice; allowed: each once", param="members")
+        if self.samples > 1 and self.sampling.greedy:
+            rule = "several samples of a greedy answer are the same; give a temperature above 0"
+            raise BadRequest(rule, param="samples")
+        for job in self.jobs.values():
+            job.check(configuration)
+
+    def put(self, questions: pa.Table) -> None:
+        """Write what is asked, for the jobs to read; equal questions give equal files."""
+        folder = self.output / FOLDER
+        if self.output.exists() and not folder.is_dir() and (not self.output.is_dir() or any(self.output.iterdir())):
+            rule = f"{self.output} holds what is no collection's; give a new or empty folder"
+            raise BadRequest(rule, param="output")
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / ".questions.part"
+        pq.write_table(questions.select(["query_id", ASKED]), beside)
+        beside.replace(folder / "questions.parquet")
+
+
+def cells(plan: Plan, configuration: Configuration) -> pa.Table:
+    """All answers, as cells of an outcome table without a quality; every job must be complete."""
+    tables = [_cells(job, sample, priced(configuration, name)) for (name, sample), job in plan.jobs.items()]
+    return pa.concat_tables(tables)
+
+
+def _cells(job: Job, sample: int, priced: bool) -> pa.Table:
+    rows = pa.concat_tables([pq.read_table(path) for path in sorted(job.output.glob("part-*.parquet"))])
+    totals, error, missing = rows["totals"], rows["error"], pa.nulls(len(rows), pa.large_string())
+    told = pc.binary_join_element_wise(_part(error, "code"), _part(error, "message"), ": ")
+    return pa.table(
+        {
+            "query_id": rows["query_id"],
+            "member": pa.array([job.model] * len(rows), pa.string()),
+            "sample": pa.array([sample] * len(rows), pa.int32()),
+            "response": rows["text"].cast(pa.large_string()),
+            "input_tokens": _part(totals, "prompt_tokens").cast(pa.float64()),
+            "output_tokens": _part(totals, "completion_tokens").cast(pa.float64()),
+            "cost": _part(totals, "cost").cast(pa.float64()) if priced else pa.nulls(len(rows), pa.float64()),
+            "latency": rows["seconds"],
+            "error": told.cast(pa.large_string()) if error.null_count < len(rows) else missing,
+        }
+    )
+
+
+def _part(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    return pc.struct_field(values, name)
+
+
+def members(plan: Plan, configuration: Configuration) -> pa.Table:
+    """Prices of members, money per token; null for ensembles, and where the configuration names none."""
+    rows = []
+    for name in plan.members:
+        model = configuration.models.get(configuration.bases.get(name, ""))
+        known = model is not None and priced(configuration, name)
+        read, written = (float(p) / 1e6 for p in (model.price.input, model.price.output)) if model else (0.0, 0.0)
+        rows.append(
+            {"member": name, "input_price": read if known else None, "output_price": written if known else None}
+        )
+    types = [("member", pa.string()), ("input_price", pa.float64()), ("output_price", pa.float64())]
+    return pa.Table.from_pylist(rows, pa.schema(types))
+
+
+def priced(configuration: Configuration, name: str) -> bool:
+    """Whether a price is written in the configuration for each model that answers of this name come from."""
+    base = configuration.bases.get(name)
+    if base is not None:
+        return "price" in configuration.models[base].model_fields_set
+    ensemble = configuration.ensembles[name]
+    judge = configuration.judges[ensemble.judge].model if ensemble.judge is not None else None
+    return all(priced(configuration, member) for member in (*ensemble.members, *([judge] if judge else [])))
+
+
+def asked(
+    jobs: Iterable[Job], run: Callable[[Job, Callable[[Counts], None]], Any], rows: int, told: Callable[[Counts], None]
+) -> None:
+    """Carry the jobs out one after another, and tell how far all of them are together.
+
+    Args:
+        run: carries out one job, telling how far it is.
+        rows: of each job.
+    """
+    wanted: Sequence[Job] = list(jobs)
+    before = Counts(rows * len(wanted), 0, 0)
+    for job in wanted:
+        last = Counts(rows, 0, 0)
+
+        def tell(counts: Counts, before: Counts = before) -> None:
+            nonlocal last
+            last = counts
+            told(_sum(before, counts))
+
+        summary = run(job, tell)
+        failed = sum(summary.failed.values())
+        before = _sum(before, Counts(rows, rows, failed, last.resumed if last.done else rows))
+        if not last.done:
+            told(before)
+
+
+def _sum(before: Counts, now: Counts) -> Counts:
+    return Counts(before.rows, before.done + now.done, before.failed + now.failed, before.resumed + now.resumed)
+
+
+def pending(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Jobs that are not complete."""
+    return (job for job in jobs if not (job.output / "_manifest.json").exists())

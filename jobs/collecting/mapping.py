@@ -1,0 +1,167 @@
+"""From the columns of another table to those of an outcome table; wide tables, with a column for each member, as well.
+
+Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ensemble.errors import BadRequest
+from ensemble.outcomes.schema import ALIASES, CELLS, LONG
+from jobs.collecting.questions import named
+
+_OF_A_CELL = tuple(name for name in CELLS if name not in ("query_id", "member", "sample"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What the columns of a table mean."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """By column of the outcome table, the table's own. Those that are not named keep their name where it is known."""
+    wide: Mapping[str, str] = field(default_factory=dict)
+    """By column of the outcome table, a pattern with one ``*`` in the place of the member's name."""
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """Values that are the same in all rows."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """What numbers are multiplied with, by column of the outcome table."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            BadRequest: a column is none of an outcome table, is told twice, or is no number where one is needed.
+        """
+        given = [*self.columns, *self.wide, *self.constants]
+        for name in (*given, *self.factors):
+            if name not in LONG:
+                rule = f"an outcome table has no column {name!r}; it has: {', '.join(LONG)}"
+                raise BadRequest(rule, param="map")
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise BadRequest(f"{twice[0]} is told twice; allowed: once", param="map")
+        for name, pattern in self.wide.items():
+            if pattern.count("*") != 1 or name not in _OF_A_CELL:
+                rule = f"{name}={pattern}: give a pattern with one * for one of {', '.join(_OF_A_CELL)}"
+                raise BadRequest(rule, param="wide")
+        for name in self.factors:
+            if not pa.types.is_floating(LONG[name].type):
+                raise BadRequest(f"{name} holds no numbers that can be scaled", param="scale")
+
+
+class Mapped(NamedTuple):
+    """A table in long form."""
+
+    table: pa.Table
+    left_out: tuple[str, ...]
+    """Columns of the other table that nothing was made of."""
+
+
+def mapped(table: pa.Table, meaning: Meaning) -> Mapped:
+    """The table in long form, with names for its queries.
+
+    Raises:
+        BadRequest: a column is missing, or nothing says what was asked or who answered.
+    """
+    meaning.check()
+    spread = {target: _matching(table, pattern) for target, pattern in meaning.wide.items()}
+    of_members = {own for found in spread.values() for own in found.values()}
+    sources = _sources(table, meaning, of_members)
+    plain = pa.table({target: table[own] for target, own in sources.items()})
+    for target, value in meaning.constants.items():
+        plain = plain.append_column(target, pa.array([value] * table.num_rows, pa.string()))
+    plain = _named(plain, rows_are_queries=bool(spread))
+    long = _melted(table, plain, spread) if spread else plain
+    if "member" not in long.column_names:
+        rule = "nothing says who answered: give --map member=COLUMN, --set member=NAME or --wide 'PREFIX*'"
+        raise BadRequest(rule, param="map")
+    numbers = {name: _number(long[name], meaning.factors.get(name, 1.0), name) for name in long.column_names}
+    used = {*sources.values(), *of_members}
+    return Mapped(pa.table(numbers), tuple(name for name in table.column_names if name not in used))
+
+
+def numbered(table: pa.Table) -> pa.Table:
+    """The table with a sample number for each further answer of a member to a query, in the order of the rows."""
+    keys = zip(table["query_id"].to_pylist(), table["member"].to_pylist(), strict=True)
+    seen: dict[tuple[str, str], int] = {}
+    numbers = []
+    for key in keys:
+        numbers.append(seen.get(key, 0))
+        seen[key] = numbers[-1] + 1
+    return table.append_column("sample", pa.array(numbers, pa.int32()))
+
+
+def _sources(table: pa.Table, meaning: Meaning, of_members: Iterable[str]) -> dict[str, str]:
+    """By column of the outcome table, the table's own."""
+    for own in meaning.columns.values():
+        if own not in table.column_names:
+            raise BadRequest(f"the table has no column {own!r}; it has: {', '.join(table.column_names)}", param="map")
+    sources = dict(meaning.columns)
+    taken = {*sources.values(), *of_members}
+    for own in table.column_names:
+        target = ALIASES[own][0] if own in ALIASES else own
+        if target in LONG and own not in taken and target not in {*sources, *meaning.wide, *meaning.constants}:
+            sources[target] = own
+    return sources
+
+
+def _matching(table: pa.Table, pattern: str) -> dict[str, str]:
+    """By member, the column that the pattern finds."""
+    before, _, after = pattern.partition("*")
+    found = [name for name in table.column_names if fnmatchcase(name, pattern)]
+    members = {name[len(before) : len(name) - len(after)]: name for name in found}
+    if not members or "" in members:
+        has = ", ".join(table.column_names)
+        raise BadRequest(f"no members' columns match {pattern!r}; the table has: {has}", param="wide")
+    return members
+
+
+def _named(table: pa.Table, rows_are_queries: bool) -> pa.Table:
+    """With a name for each query: of its text as in a collection, else of its row where each row is a query."""
+    if "query_id" in table.column_names:
+        return table
+    if "text" in table.column_names:
+        names = [None if text is None else named(json.dumps(text)) for text in table["text"].to_pylist()]
+    elif rows_are_queries:
+        names = [str(row) for row in range(table.num_rows)]
+    else:
+        raise BadRequest("nothing names the queries: give --map query_id=COLUMN or --map text=COLUMN", param="map")
+    return table.append_column("query_id", pa.array(names, pa.string()))
+
+
+def _melted(table: pa.Table, plain: pa.Table, spread: Mapping[str, Mapping[str, str]]) -> pa.Table:
+    """One row for each query and member of whom anything is told."""
+    if "member" in plain.column_names:
+        raise BadRequest("a wide table names members in its columns; leave member out", param="wide")
+    members: Sequence[str] = list(dict.fromkeys(member for found in spread.values() for member in found))
+    parts = []
+    for member in members:
+        part = plain.append_column("member", pa.array([member] * table.num_rows, pa.string()))
+        told = np.zeros(table.num_rows, bool)
+        for target, found in spread.items():
+            values = table[found[member]] if member in found else pa.chunked_array([pa.nulls(table.num_rows)])
+            part = part.append_column(target, _number(values, 1.0, target))
+            told |= part[target].is_valid().to_numpy()
+        parts.append(part.filter(pa.array(told)))
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def _number(values: pa.ChunkedArray, factor: float, name: str) -> pa.ChunkedArray:
+    """In tables of others NaN stands for what is missing; texts are left as they are."""
+    if not pa.types.is_floating(LONG[name].type):
+        return values
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    try:
+        numbers = values.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadRequest(f"{name} must hold numbers; got {values.type}: {error}", param="map") from error
+    missing = pc.is_nan(numbers)
+    return pc.multiply(pc.if_else(missing, pa.scalar(None, pa.float64()), numbers), factor)

@@ -1,0 +1,1 @@
+"""Routers on an outcome table: fitted to one part of its queries, compared on another."""
