@@ -11,15 +11,17 @@ from ray import serve
 
 from cluster.config import parse
 from cluster.plan import Deployment, plan
-from cluster.schema import Configuration, EnsembleConfig, HeadConfig, JudgeConfig, ModelConfig
-from deployments import driver, ingress, model
+from cluster.schema import Configuration, EncoderConfig, EnsembleConfig, HeadConfig, JudgeConfig, ModelConfig
+from deployments import driver, embedder, feedback, ingress, model
 from deployments.admission import reserve
 from deployments.driver import EnsembleSettings, JudgeSettings
-from deployments.engines.settings import HeadSettings, Limits, ModelSettings
+from deployments.engines.settings import EncoderSettings, HeadSettings, Limits, ModelSettings
 from deployments.gateway import Limits as HttpLimits
 from deployments.ingress import Listing
 from deployments.placement import Placement
+from deployments.routing import Help
 from ensemble import artifacts
+from ensemble.method import named
 
 
 class Arguments(BaseModel):
@@ -48,8 +50,9 @@ def build(arguments: Arguments) -> serve.Application:
         for name, config in configuration.models.items()
     }
     served = {name: models[base] for name, base in configuration.bases.items()}
+    help = _help(configuration, placed)
     for name in in_order(configuration):
-        served[name] = _ensemble(configuration, name, served, placed[f"ensemble-{name}"])
+        served[name] = _ensemble(configuration, name, served, placed[f"ensemble-{name}"], help)
     listings = {name: _listing(configuration, name) for name in (*configuration.bases, *configuration.ensembles)}
     gateway = configuration.gateway
     limits = HttpLimits(body_bytes=gateway.max_body_bytes, choices=gateway.max_choices)
@@ -61,6 +64,48 @@ def build(arguments: Arguments) -> serve.Application:
         placement=placed["gateway"],
         grace=grace,
     )
+
+
+def _help(configuration: Configuration, placed: Mapping[str, Placement]) -> Help:
+    """What routers may ask."""
+    grace = configuration.gateway.grace_seconds
+    encoders = {
+        name: embedder.deploy(
+            encoder_settings(name, config), replicas=config.replicas, placement=placed[f"encoder-{name}"], grace=grace
+        )
+        for name, config in configuration.encoders.items()
+    }
+    config = configuration.feedback
+    keeper = feedback.deploy(config.path, placement=placed["feedback"], grace=grace) if config is not None else None
+    return Help(encoders, keeper)
+
+
+def encoder_settings(name: str, config: EncoderConfig) -> EncoderSettings:
+    """What a replica of the encoder needs to know; a fit loads the same."""
+    return EncoderSettings(
+        name=name,
+        source=config.source,
+        pooling=config.pooling,
+        max_tokens=config.max_tokens,
+        device=config.device,
+        threads=config.threads,
+        batch=config.batch,
+        remembered=config.remembered,
+    )
+
+
+def _for(configuration: Configuration, name: str, help: Help) -> Help | None:
+    """What the ensemble's router may ask; which encoder it needs its artifact may say, which need not be here."""
+    config = configuration.ensembles[name]
+    if not routes(config):
+        return None
+    chosen = help.encoders if config.encoder is None else {config.encoder: help.encoders[config.encoder]}
+    return Help(chosen if named(config.method).takes_encoder else {}, help.keeper)
+
+
+def routes(config: EnsembleConfig) -> bool:
+    """Whether a few of the members answer, chosen for each question."""
+    return not named(config.method).joint
 
 
 def in_order(configuration: Configuration) -> list[str]:
@@ -142,7 +187,7 @@ def placement(
 
 
 def _ensemble(
-    configuration: Configuration, name: str, served: Mapping[str, serve.Application], placed: Placement
+    configuration: Configuration, name: str, served: Mapping[str, serve.Application], placed: Placement, help: Help
 ) -> serve.Application:
     config = configuration.ensembles[name]
     judge = configuration.judges[config.judge] if config.judge is not None else None
@@ -155,6 +200,7 @@ def _ensemble(
         caps=config.caps.value,
         budget=config.budget.value,
         judge=_judge(str(config.judge), judge) if judge is not None else None,
+        encoder=config.encoder,
         queue=config.queue,
         policy=config.policy.value,
     )
@@ -165,11 +211,13 @@ def _ensemble(
         replicas=config.replicas,
         placement=placed,
         grace=configuration.gateway.grace_seconds,
+        help=_for(configuration, name, help),
     )
 
 
 def places(configuration: Configuration, name: str) -> int | None:
-    """Choices that one driver of the ensemble works on at once: as many as its scarcest member has places for.
+    """Choices that one driver of the ensemble works on at once: as many as its scarcest member has places for; where
+    one member answers, as many as all together.
 
     ``None`` if all its members are ensembles, which have drivers of their own.
     """
@@ -177,7 +225,8 @@ def places(configuration: Configuration, name: str) -> int | None:
     seats = Counter(configuration.bases[member] for member in ensemble.members if member in configuration.bases)
     models = {base: configuration.models[base] for base in seats}
     free = [(m.sessions - reserve(m.sessions)) * m.replicas // seats[base] for base, m in models.items()]
-    return max(1, min(free) // ensemble.replicas) if free else None
+    together = sum if routes(ensemble) else min
+    return max(1, together(free) // ensemble.replicas) if free else None
 
 
 def _judge(name: str, config: JudgeConfig) -> JudgeSettings:
@@ -189,4 +238,6 @@ def _listing(configuration: Configuration, name: str) -> Listing:
     if ensemble is None:
         return Listing()
     judge = configuration.judges[ensemble.judge].model if ensemble.judge is not None else None
-    return Listing(ensemble.method, ensemble.members, ensemble.policy.value.least(len(ensemble.members)), judge)
+    least = ensemble.policy.value.least(len(ensemble.members), joint=not routes(ensemble))
+    kept = routes(ensemble) and configuration.feedback is not None
+    return Listing(ensemble.method, ensemble.members, least, judge, kept)

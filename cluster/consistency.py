@@ -19,7 +19,7 @@ from ensemble import heads, judges, zoo
 from ensemble.ensemble import fan_out, problems
 from ensemble.errors import ConfigurationError, EnsembleError, MemberLost
 from ensemble.member import Capability, Card, HeadCard, Member
-from ensemble.method import build
+from ensemble.method import build, methods, named
 from ensemble.request import Event, Request
 
 _UNKNOWN_CONTEXT = 2**31
@@ -45,6 +45,9 @@ def mistakes(configuration: Configuration) -> Iterator[Mistake]:
             yield Mistake(("ensembles", name), "a model has this name already; allowed: a name of its own")
     for name in configuration.judges:
         yield from _judge(configuration, name)
+    for name, encoder in configuration.encoders.items():
+        if isinstance(encoder.source, ZooSource) and encoder.source.zoo not in zoo.MEMBERS:
+            yield Mistake(("encoders", name, "source", "zoo"), unknown("zoo member", encoder.source.zoo, zoo.MEMBERS))
     for name in configuration.ensembles:
         yield from _references(configuration, name)
         yield from _cycle(configuration, name)
@@ -159,6 +162,11 @@ def _references(configuration: Configuration, name: str) -> Iterator[Mistake]:
             yield Mistake((*where, "members", i), unknown("member", member, known))
     if ensemble.judge is not None and ensemble.judge not in configuration.judges:
         yield Mistake((*where, "judge"), unknown("judge", ensemble.judge, configuration.judges))
+    if ensemble.encoder is not None:
+        if ensemble.encoder not in configuration.encoders:
+            yield Mistake((*where, "encoder"), unknown("encoder", ensemble.encoder, configuration.encoders))
+        elif ensemble.method in methods() and not named(ensemble.method).takes_encoder:
+            yield Mistake((*where, "encoder"), f"method {ensemble.method} reads no embeddings; leave encoder out")
 
 
 def _cycle(configuration: Configuration, name: str) -> Iterator[Mistake]:

@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from cluster.schema import Configuration, DriverResources, EnsembleConfig, JudgeConfig, ModelConfig
+from cluster.schema import Configuration, DriverResources, EncoderConfig, EnsembleConfig, JudgeConfig, ModelConfig
 from ensemble.judges import KINDS
 from ensemble.method import build
 
-Role = Literal["model", "ensemble", "gateway"]
+Role = Literal["model", "encoder", "ensemble", "feedback", "gateway"]
+SINGLE = ("gateway", "feedback")
+"""Roles of which there is one deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Deployment:
     @property
     def served_as(self) -> str:
         """Name of the Serve deployment."""
-        return self.name if self.role == "gateway" else f"{self.role}-{self.name}"
+        return self.name if self.role in SINGLE else f"{self.role}-{self.name}"
 
     @property
     def piece(self) -> dict[str, float]:
@@ -72,7 +74,9 @@ class Plan:
     name: str
     models: dict[str, dict[str, Any]]
     judges: dict[str, dict[str, Any]]
+    encoders: dict[str, dict[str, Any]]
     ensembles: dict[str, dict[str, Any]]
+    feedback: dict[str, Any] | None
     gateway: dict[str, Any]
     deployments: tuple[Deployment, ...]
 
@@ -97,7 +101,9 @@ def plan(configuration: Configuration) -> Plan:
         name=configuration.name,
         models={name: _filled(model) for name, model in configuration.models.items()},
         judges={name: _judged(judge) for name, judge in configuration.judges.items()},
+        encoders={name: _filled(encoder) for name, encoder in configuration.encoders.items()},
         ensembles={name: _resolved(ensemble) for name, ensemble in configuration.ensembles.items()},
+        feedback=None if configuration.feedback is None else _filled(configuration.feedback),
         gateway=_filled(configuration.gateway),
         deployments=tuple(_deployments(configuration)),
     )
@@ -124,8 +130,12 @@ def _resolved(ensemble: EnsembleConfig) -> dict[str, Any]:
 def _deployments(configuration: Configuration) -> Iterable[Deployment]:
     for name, model in configuration.models.items():
         yield _of_model(name, model)
+    for name, encoder in configuration.encoders.items():
+        yield _of_encoder(name, encoder)
     for name, ensemble in configuration.ensembles.items():
         yield _of_driver(name, "ensemble", ensemble.replicas, ensemble.resources)
+    if configuration.feedback is not None:
+        yield _of_driver("feedback", "feedback", 1, configuration.feedback.resources)
     yield _of_driver("gateway", "gateway", configuration.gateway.replicas, configuration.gateway.resources)
 
 
@@ -143,6 +153,21 @@ def _of_model(name: str, model: ModelConfig) -> Deployment:
         labels=dict(r.labels),
         pieces=model.pipeline_parallel,
         group=model.tensor_parallel,
+    )
+
+
+def _of_encoder(name: str, encoder: EncoderConfig) -> Deployment:
+    r = encoder.resources
+    return Deployment(
+        name=name,
+        role="encoder",
+        replicas=encoder.replicas,
+        cpus=r.cpus,
+        gpus=r.gpus,
+        memory=r.memory,
+        accelerator_type=r.accelerator_type,
+        custom=dict(r.custom),
+        labels=dict(r.labels),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from deployments.engines.settings import Pooling
 from deployments.engines.sources import Source
 from deployments.engines.vllm.options import check
 from ensemble.ensemble import Caps
@@ -267,11 +268,59 @@ class ModelConfig(Part):
         return self
 
 
-def _at(folder: Path, head: Any) -> Any:
-    """A head whose path is taken from the folder."""
-    if not isinstance(head, dict) or not isinstance(head.get("path"), str):
-        return head
-    return {**head, "path": str(Path(folder, Path(head["path"]).expanduser()))}
+def _at(folder: Path, part: Any) -> Any:
+    """A part whose path is taken from the folder."""
+    if not isinstance(part, dict) or not isinstance(part.get("path"), str):
+        return part
+    return {**part, "path": str(Path(folder, Path(part["path"]).expanduser()))}
+
+
+class EncoderConfig(Part):
+    """A sentence encoder: one deployment, whose embeddings routers read."""
+
+    source: Source
+    """Where the weights come from, as of models: a transformer in safetensors, of which the last states are read. A
+    relative ``path`` is taken from the configuration file's folder."""
+    pooling: Pooling = "mean"
+    """What becomes of the states: ``mean``, their mean over the text; ``cls``, the first one alone. Omitted: ``mean``.
+    Wrong for the encoder, routers are worse and nothing else tells."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Of a text; the rest is not read. Omitted: 256."""
+    batch: int = Field(default=32, ge=1)
+    """Texts that are read in one forward pass at most. Omitted: 32."""
+    remembered: int = Field(default=10_000, ge=0)
+    """Texts whose embeddings one replica keeps at hand. Omitted: 10,000."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs. Omitted: ``auto``, the GPU where ``resources.gpus`` reserves one, else the CPU."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of one forward pass on the CPU. Omitted: 1."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the encoder. Omitted: 1."""
+    resources: Resources = Resources()
+    """What one copy reserves. Omitted: one CPU core."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _absolute(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        return value if folder is None else _at(folder, value)
+
+    @model_validator(mode="after")
+    def _device_fits(self) -> Self:
+        if self.device == "cuda" and not self.resources.gpus:
+            raise ValueError("device is cuda, but no GPU is reserved; set resources.gpus above 0")
+        return self
+
+
+class FeedbackConfig(Part):
+    """Where it is kept what is said of answers, so that routers go on learning."""
+
+    path: Path
+    """The journal: a file that grows by a line for each answer of a router and for each piece of feedback, with the
+    questions' texts. On the disk of the machine that ``resources.labels`` select, or where all machines see it. A
+    relative one is taken from the configuration file's folder."""
+    resources: DriverResources = DriverResources()
+    """What its keeper reserves. Omitted: a quarter of a core."""
 
 
 class JudgeConfig(Part):
@@ -394,6 +443,9 @@ class EnsembleConfig(Part):
     """Options of the method. Omitted: its defaults."""
     judge: Name | None = None
     """Name of the judge. Omitted: none; refused where the method needs one."""
+    encoder: Name | None = None
+    """Name of the encoder whose embeddings the method's router reads. Omitted: the one that it was fitted on. Refused
+    for methods that read none, and for routers that have their own."""
     policy: Annotated[PolicyConfig, BeforeValidator(_policy)] = PolicyConfig()
     """What happens when a member fails. Omitted: ``fail``, the request ends with a typed error."""
     budget: BudgetConfig = BudgetConfig()
@@ -407,6 +459,12 @@ class EnsembleConfig(Part):
     """Copies of the driver. Omitted: 1."""
     resources: DriverResources = DriverResources()
     """What one driver reserves. Omitted: a quarter of a core."""
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _path_absolute(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        return value if folder is None else _at(folder, value)
 
 
 class GatewayConfig(Part):
@@ -438,12 +496,22 @@ class Configuration(Part):
     """Models by the name clients ask for."""
     judges: dict[Name, JudgeConfig] = Field(default_factory=dict)
     """Judges by the name ensembles refer to. Omitted: none."""
+    encoders: dict[Name, EncoderConfig] = Field(default_factory=dict)
+    """Sentence encoders by the name ensembles refer to. Omitted: none; routers have their own, or need none."""
+    feedback: FeedbackConfig | None = None
+    """Where it is kept what is said of answers. Omitted: nowhere, and /v1/feedback is refused."""
     ensembles: dict[Name, EnsembleConfig] = Field(default_factory=dict)
     """Ensembles by the name clients ask for. Omitted: none, only the models are served."""
     gateway: GatewayConfig = GatewayConfig()
     """The HTTP door. Omitted: port 8000 on this machine only."""
 
-    SECTIONS: ClassVar[tuple[str, ...]] = ("models", "judges", "ensembles")
+    SECTIONS: ClassVar[tuple[str, ...]] = ("models", "judges", "encoders", "ensembles")
+
+    @field_validator("feedback", mode="before")
+    @classmethod
+    def _journal_absolute(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        return value if folder is None else _at(folder, value)
 
     @property
     def bases(self) -> dict[str, str]:

@@ -14,14 +14,16 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.admission import Admission
 from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, WATCHED, Description, ending
+from deployments.given import Given, Kept
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
+from deployments.routing import Help, Office, encoders_of
 from deployments.tally import ANSWERING, Stat, Tally
 from deployments.versions import require_version, version_of, versioned, versions_in
 from ensemble import judges
 from ensemble.concurrency import batches, together
 from ensemble.ensemble import Caps, Ensemble
-from ensemble.errors import BudgetExceeded, EnsembleError
+from ensemble.errors import BadRequest, BudgetExceeded, EnsembleError
 from ensemble.failures.policy import Policy
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability
@@ -52,6 +54,8 @@ class EnsembleSettings:
     judge: JudgeSettings | None = None
     places: int | None = None
     """Choices that this driver works on at once; further ones wait. ``None``: all; its members admit for themselves."""
+    encoder: str | None = None
+    """Name of the encoder that its router reads; ``None``: the router says which, or has its own."""
     queue: int = 64
     """Requests that wait for places; further ones are refused."""
     policy: Policy = field(default_factory=Policy)
@@ -66,10 +70,12 @@ class EnsembleReplica:
         handles: Mapping[str, DeploymentHandle[Any]],
         version: str | None = None,
         versions: Mapping[str, str] = MappingProxyType({}),
+        help: Help | None = None,
     ) -> None:
         """
         Args:
             handles: of members and of the judge's model, by name.
+            help: what its router may ask; ``None``: it has none.
             version: who asks for another one is refused.
             versions: of members and of the judge's model, by name; no others are asked.
         """
@@ -88,8 +94,10 @@ class EnsembleReplica:
             caps=settings.caps,
             budget=settings.budget,
             policy=settings.policy,
+            encoders=await encoders_of(help, settings.encoder),
             untold=self._tally.note,
         )
+        self._office = await Office.opened(settings.name, self._ensemble.prepared, help)
         self._budget = settings.budget
         self._admission = Admission(settings.places, settings.queue) if settings.places is not None else None
         self._running = 0
@@ -109,6 +117,8 @@ class EnsembleReplica:
                 async for events in ready:
                     for event in events:
                         self._tally.note(event)
+                        if self._office is not None:
+                            self._office.note(request, event)
                     yield events
         finally:
             self._running -= 1
@@ -161,9 +171,22 @@ class EnsembleReplica:
                 request = replace(request, budget=replace(request.budget, seconds=left))
             yield request
 
+    async def feedback(self, name: str, given: Given, version: str | None = None) -> Kept:
+        """Keep what is said of an answer; it is on the disk when this returns.
+
+        Raises:
+            BadRequest: this ensemble learns from no feedback, or what is said does not fit it.
+        """
+        require_version(name, version, self._version)
+        if self._office is None:
+            raise BadRequest(f"{name} is no router; feedback is for ensembles that route", param="model")
+        return await self._office.keep(given)
+
     async def stats(self, name: str) -> Mapping[Stat, float]:
         waiting, refused = (a.waiting, a.refused) if (a := self._admission) is not None else (0, 0)
-        return {"running": self._running, "waiting": waiting, "queue_refused": refused, **self._tally.stats()}
+        routed = self._office.stats() if self._office is not None else {}
+        own: dict[Stat, float] = {"running": self._running, "waiting": waiting, "queue_refused": refused}
+        return {**own, **self._tally.stats(), **routed}
 
 
 class _Late(BudgetExceeded):
@@ -198,10 +221,12 @@ def deploy(
     replicas: int = 1,
     placement: Placement = ANYWHERE,
     grace: float = GRACE,
+    help: Help | None = None,
 ) -> serve.Application:
     """The deployment of an ensemble.
 
     Args:
+        help: the deployments that its router may ask, in the place of their handles.
         grace: seconds that a replica which is stopped has for what is under way.
         served: the deployments of its members and of its judge's model, by name.
     """
@@ -216,5 +241,5 @@ def deploy(
         **ending(grace),
     )
     versions = versions_in(served)
-    version = version_of(settings, versions)
-    return versioned(deployment, version).bind(settings, dict(served), version, versions)
+    version = version_of(settings, versions, *([] if help is None else [help.versions]))
+    return versioned(deployment, version).bind(settings, dict(served), version, versions, help)

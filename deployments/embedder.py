@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -21,11 +22,14 @@ from deployments.placement import ANYWHERE, Placement
 from deployments.retrial import Retrial
 from deployments.versions import version_of, versioned
 from ensemble.before.encoders.served import ServedEncoder
-from ensemble.errors import MemberLost
+from ensemble.errors import MemberLost, MemberTimeout
 from ensemble.outcomes.dense import Floats
 
 if TYPE_CHECKING:
     from deployments.engines.encoding import TextEncoder
+
+WITHIN = 5.0
+"""Seconds that an encoder has; whoever waits has an answer without it."""
 
 
 class EncoderCard(NamedTuple):
@@ -93,16 +97,13 @@ class Embedding:
 
     async def _embedded(self) -> None:
         """Embed until nobody waits."""
-        begun: set[str] = set()
-        while texts := [text for text in self._wanted if text not in begun][: self._batch]:
-            begun |= set(texts)
+        while texts := list(islice(self._wanted, self._batch)):
             try:
                 rows = await asyncio.to_thread(self._encoder.embed, texts)
             except Exception as error:
                 self._failed(texts, error)
             else:
                 self._told(texts, rows)
-            begun -= set(texts)
         self._work = None
 
     def _told(self, texts: Sequence[str], rows: Floats) -> None:
@@ -154,15 +155,22 @@ class RemoteEncoder(ServedEncoder):
         return cls(handle, card)
 
     async def embed(self, texts: Sequence[str]) -> Floats:
-        """An embedding is the same at every replica, so that one that is lost is no matter while there is another."""
+        """An embedding is the same at every replica, so that one that is lost is no matter while there is another.
+
+        Raises:
+            MemberTimeout: none has answered within seconds.
+        """
         retrial = Retrial(self.name, again=True)
         while True:
             try:
                 with translated(self.name):
-                    found: Floats = await call(pinned(self._handle).embed, list(texts))
-                    return found
+                    async with asyncio.timeout(WITHIN):
+                        found: Floats = await call(pinned(self._handle).embed, list(texts))
+                        return found
+            except TimeoutError as error:
+                late = f"the encoder {self.name} has not answered in {WITHIN:g} seconds"
+                raise MemberTimeout(late, member=self.name) from error
             except MemberLost as error:
-                error.member = self.name
                 await retrial.after(error)
 
 

@@ -21,11 +21,13 @@ from starlette.responses import Response
 from deployments.api import errors, metrics, replies
 from deployments.api.connection import EventStream, json_object, while_connected
 from deployments.api.door import Door
+from deployments.api.feedback import FeedbackBody, feedback_object
 from deployments.api.readiness import READY, readiness
 from deployments.api.replies import Frame, server_sent
 from deployments.api.requests import Body, ChatBody, CompletionBody
 from deployments.api.shapes import ChatShape, Json, Shape, TextShape
 from deployments.api.wire import parse
+from deployments.given import Given, Kept
 from deployments.tally import ANSWERING, Stat
 from ensemble.concurrency import merge
 from ensemble.ensemble import Ensemble
@@ -76,15 +78,23 @@ class Served:
     """Members without which it does not work."""
     judge: str | None = None
     """The model that its judge asks."""
+    feedback: Callable[[Given], Awaitable[Kept]] | None = None
+    """Keeps what is said of its answers; ``None``: it learns nothing from that."""
 
     @classmethod
     def of(cls, member: Member) -> Served:
         """A member of this process; handles on other machines cannot be looked into."""
         if not isinstance(member, Ensemble):
             return cls(member)
-        options = tuple(named(member.method).Options.model_fields)
+        options = offered(member.method)
         members = tuple(m.name for m in member.members)
         return cls(member, member.method, members, options, len(members))
+
+
+def offered(method: str) -> tuple[str, ...]:
+    """Options of a method that requests may bring."""
+    cls = named(method)
+    return tuple(option for option in cls.Options.model_fields if option not in cls.fixed)
 
 
 def build_app(
@@ -111,6 +121,7 @@ def build_app(
     app = FastAPI(title="ray-ensemble", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_route("/v1/chat/completions", gateway.chat, methods=["POST"])
     app.add_route("/v1/completions", gateway.completions, methods=["POST"])
+    app.add_route("/v1/feedback", gateway.feedback, methods=["POST"])
     app.add_route("/v1/models", gateway.list_models)
     app.add_route("/v1/models/{name:path}", gateway.show_model)
     app.add_route("/health", gateway.health)
@@ -188,6 +199,14 @@ class Gateway:
             trace=bool(body.trace),
             usage=body.usage_wanted,
         )
+
+    async def feedback(self, http: HttpRequest) -> Response:
+        body = parse(FeedbackBody, await json_object(http, self._limits.body_bytes))
+        served = self._find(body.model)
+        if served.feedback is None:
+            rule = f"{body.model} keeps no feedback; that is for ensembles that route, where feedback is configured"
+            raise BadRequest(rule, param="model")
+        return _json(feedback_object(await served.feedback(body.given())))
 
     async def list_models(self, http: HttpRequest) -> Response:
         return _json({"object": "list", "data": [self._listing(name) for name in self._models]})

@@ -15,19 +15,18 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.api.door import Door
 from deployments.calls import CONCURRENT_CALLS, GRACE, WATCHED, ending
-from deployments.gateway import Limits, Served, build_app
+from deployments.gateway import Limits, Served, build_app, offered
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
-from deployments.tally import COUNTERS, Stat
+from deployments.tally import COUNTERS, ROUTED, Stat
 from deployments.versions import version_of, versioned, versions_in
 from ensemble.concurrency import together
 from ensemble.errors import EnsembleError
-from ensemble.method import named
 
 _ANSWER_WITHIN = 5.0
 """Seconds that a deployment has to answer a question about itself."""
 _BILLED = {f"billed_{amount}" for amount in ("calls", "prompt_tokens", "completion_tokens", "cost")}
-_COUNTERS = COUNTERS | _BILLED | {"steps", "steps_ahead", "tokens", "step_seconds", "queue_refused"}
+_COUNTERS = COUNTERS | _BILLED | ROUTED | {"steps", "steps_ahead", "tokens", "step_seconds", "queue_refused"}
 """Which of the numbers only grow; the others are gauges."""
 
 
@@ -41,6 +40,8 @@ class Listing:
     """Members without which it does not work."""
     judge: str | None = None
     """The model that its judge asks."""
+    feedback: bool = False
+    """Whether feedback on its answers is kept."""
 
 
 @serve.ingress()
@@ -92,8 +93,9 @@ def _metric(name: str) -> str:
 
 
 def _served(member: RemoteMember, listing: Listing) -> Served:
-    options = tuple(named(listing.method).Options.model_fields) if listing.method else ()
-    return Served(member, listing.method, listing.members, options, listing.least, listing.judge)
+    options = offered(listing.method) if listing.method else ()
+    told = member.feedback if listing.feedback else None
+    return Served(member, listing.method, listing.members, options, listing.least, listing.judge, told)
 
 
 async def _numbers(member: RemoteMember) -> Mapping[Stat, float]:

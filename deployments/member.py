@@ -20,6 +20,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import Description, new_session
+from deployments.given import Given, Kept
 from deployments.opening import LONGEST_PAUSE, Opener
 from deployments.retrial import Retrial
 from deployments.tally import Stat
@@ -129,6 +130,22 @@ class RemoteMember(Member):
                         pinned(self._handle).tokenise, self.name, list(texts), self._version
                     )
                     return ids
+            except (MemberLost, OtherVersion) as error:
+                await retrial.after(error)
+
+    async def feedback(self, given: Given) -> Kept:
+        """Keep what is said of an answer of this ensemble.
+
+        Raises:
+            BadRequest: it learns from no feedback, or what is said does not fit it.
+        """
+        # What is sent twice under one key counts once; of anything else nobody knows whether it was written.
+        retrial = Retrial(self.name, again=given.id is not None or given.key is not None)
+        while True:
+            try:
+                with translated(self.name):
+                    kept: Kept = await call(pinned(self._handle).feedback, self.name, given, self._version)
+                    return kept
             except (MemberLost, OtherVersion) as error:
                 await retrial.after(error)
 

@@ -19,6 +19,22 @@ COUNTERS = frozenset({"incidents", "usage_calls", "usage_prompt_tokens", "usage_
 """Names of what is counted here."""
 
 
+ROUTED = frozenset(
+    {
+        "routed",
+        "route_shadow",
+        "route_passed_over",
+        "route_unread",
+        "route_artifacts",
+        "route_follow_failures",
+        "routes_given_up",
+        "feedback_learned",
+        "feedback_passed_over",
+    }
+)
+"""Names of what a driver counts whose ensemble routes."""
+
+
 class Tally:
     """
     >>> tally = Tally()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,8 @@ def compare(folder: Path, samples: int) -> None:
 
 def batch(folder: Path) -> None:
     """The same rows put to every ensemble."""
+    # A folder holds one job, and after another fit it is another one.
+    shutil.rmtree(folder / "batch", ignore_errors=True)
     rows = str(folder / "rows.jsonl")
     for name in load(FILE).ensembles:
         output = str(folder / "batch" / name)

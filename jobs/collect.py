@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from cluster.commands.common import table
 from cluster.commands.configuration import configuration_file, loaded
+from ensemble.errors import BadRequest
 from jobs.cli import quiet, starting, subject_of
 from jobs.evaluation.options import names_of, told
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--input", "source", required=True, type=click.Path(path_type=Path), help="Parquet, JSON lines or CSV.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the outcome table.")
 @click.option("--members", multiple=True, required=True, metavar="NAMES", help="Models and ensembles, with commas.")
+@click.option(
+    "--strategy", "strategies", multiple=True, metavar="NAME=TEXT", help="TEXT goes before the question to MEMBER|NAME."
+)
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1), help="Answers to each question.")
 @click.option(
     "--grade",
@@ -68,6 +72,7 @@ def collect(file: Path, **given: Any) -> None:
             output=given["output"],
             columns=_columns(given),
             samples=given["samples"],
+            strategies=_strategies(given["strategies"]),
             sampling=_sampling(given),
         )
         quiet()
@@ -104,6 +109,16 @@ def _columns(given: Mapping[str, Any]) -> Any:
     reference = given["answer_column"] or (None if named in ("judge", "python") else "answer")
     told = {key: given[f"{key}_column"] for key in ("id", "task", "split")}
     return Columns(subject_of(given), reference, **told)
+
+
+def _strategies(given: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in given:
+        name, _, text = pair.partition("=")
+        if not name or not text or name in found:
+            raise BadRequest(f"--strategy {pair} must be NAME=TEXT, each NAME once", param="strategy")
+        found[name] = text
+    return found
 
 
 def _sampling(given: Mapping[str, Any]) -> Any:

@@ -59,6 +59,8 @@ def _show(resolved: Plan) -> None:
     _show_models(resolved)
     judges = [(name, j["kind"], j["model"] or "-", pairs(j["options"])) for name, j in resolved.judges.items()]
     table("Judges", ("name", "kind", "model", "options"), judges)
+    encoders = [(name, *(str(e[key]) for key in ("pooling", "max_tokens"))) for name, e in resolved.encoders.items()]
+    table("Encoders", ("name", "pooling", "max tokens"), encoders)
     _show_ensembles(resolved)
     rows = [
         (

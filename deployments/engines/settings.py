@@ -12,7 +12,6 @@ from deployments.engines.sources import DType, Source
 from ensemble.errors import ConfigurationError
 from ensemble.member import Price
 
-
 Pooling = Literal["mean", "cls"]
 
 

@@ -105,4 +105,4 @@ class Blending(Routing):
 def shares(weights: Sequence[float]) -> Floats:
     """[M], logarithms of the weights' shares: what a softmax at temperature 1 draws by."""
     each = np.asarray(weights, float)
-    return np.log(np.maximum(each / each.sum(), _NEVER))
+    return np.asarray(np.log(np.maximum(each / each.sum(), _NEVER)))

@@ -19,6 +19,9 @@ from ensemble.method import Stage, method
 
 MOST = 55
 """Battles of a query: all pairs of up to 11 members."""
+_STEPS = (4.0, 8.0, 16.0, 32.0)
+_HELD = 2000
+"""Held-out queries at most."""
 
 
 class EagleFit(FitOptions):
@@ -26,10 +29,10 @@ class EagleFit(FitOptions):
 
     share: float = Field(default=0.5, ge=0, le=1)
     """Weight of the global rating beside the local one. Omitted: 0.5."""
-    neighbours: int = Field(default=20, ge=0, le=1000)
-    """Stored queries whose battles make the local rating. Omitted: 20."""
-    step: float = Field(default=32.0, gt=0, allow_inf_nan=False)
-    """Rating points that a battle moves at most. Omitted: 32."""
+    neighbours: int = Field(default=32, ge=0, le=1000)
+    """Stored queries whose battles make the local rating. Omitted: 32."""
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Rating points that a battle moves at most. Omitted: the best of 4, 8, 16 and 32 on queries held out."""
     battles: int = Field(default=MOST, ge=1)
     """Battles of one query; of more, some are drawn. Omitted: 55."""
     fidelity: Literal["sound", "reference"] = "sound"
@@ -49,6 +52,7 @@ class Eagle(Routing):
 
     Departures from the paper and its code:
 
+    * Steps of 32 points, the usual ones, make the local rating follow chance: the step is chosen on held-out queries.
     * A table has no order of time: its queries fight in an order drawn by the seed, and the global rating is the mean
       over the trajectory, so that those at its end count no more.
     * Scores are mean win probabilities against the other members, in the order of the ratings: a rating is no quality
@@ -60,15 +64,33 @@ class Eagle(Routing):
     @classmethod
     def fit(cls, training: Training, options: FitOptions) -> Router:
         assert isinstance(options, EagleFit)
-        order = np.random.default_rng([training.seed, 13]).permutation(len(training.table))
-        drawn = training.rows(order)
-        found = battles(drawn.table, options.battles, seed=training.seed)
-        require_battles(len(found))
-        averaged = options.fidelity == "sound"
-        settings = {"share": options.share, "neighbours": options.neighbours, "step": options.step}
-        expected = np.nan_to_num(training.table.means)
-        head = Elo.fit(drawn.x, found, expected, **settings, averaged=averaged)
-        return Router(training.table.members, training.table.best, head, known(training))
+        step = options.step or _chosen(training, options)
+        return Router(training.table.members, training.table.best, _head(training, options, step), known(training))
+
+
+def _head(training: Training, options: EagleFit, step: float) -> Elo:
+    order = np.random.default_rng([training.seed, 13]).permutation(len(training.table))
+    drawn = training.rows(order)
+    found = battles(drawn.table, options.battles, seed=training.seed)
+    require_battles(len(found))
+    settings = {"share": options.share, "neighbours": options.neighbours, "step": step}
+    averaged = options.fidelity == "sound"
+    return Elo.fit(drawn.x, found, np.nan_to_num(training.table.means), **settings, averaged=averaged)
+
+
+def _chosen(training: Training, options: EagleFit) -> float:
+    """The step whose choices have the highest quality on held-out queries, the least of equals."""
+    if len(training.table) < 2:
+        return max(_STEPS)
+    fitted, held = training.held_out()
+    held = held.rows(np.arange(min(len(held.table), _HELD)))
+    quality = np.nan_to_num(held.table.quality)
+
+    def reached(step: float) -> float:
+        chosen = _head(fitted, options, step).scores(held.x).argmax(axis=1)
+        return float(quality[np.arange(len(quality)), chosen].mean())
+
+    return max(_STEPS, key=lambda step: (reached(step), -step))
 
 
 def require_battles(count: int) -> None:

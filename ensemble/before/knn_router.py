@@ -16,7 +16,7 @@ from ensemble.before.training import FitOptions, Training
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 
-_GRID = tuple(2**power for power in range(10))
+_GRID = tuple(2**power for power in range(11))
 _HELD = 2048
 """Queries that k is chosen on at most."""
 
@@ -25,7 +25,7 @@ class KnnFit(FitOptions):
     """Options of the fit of ``knn_router``."""
 
     k: int | None = Field(default=None, ge=1)
-    """Neighbours. Omitted: the best of 1, 2, 4, … 512 on a fifth of the queries, held out."""
+    """Neighbours. Omitted: the best of 1, 2, 4, … 1024 on 2,048 of the queries, each by all others."""
     weighting: Literal["equal", "similarity", "softmax"] = "equal"
     """What a neighbour counts: all the same; its similarity, where positive; or e^(similarity ÷ temperature).
     Omitted: all the same."""
@@ -54,7 +54,7 @@ class KnnRouter(Routing):
 
     Departures from the paper and its code:
 
-    * k is chosen on held-out queries where it is not given: small ones do worse than the best single member.
+    * k is chosen on queries left out where it is not given: small ones do worse than the best single member.
     * Neighbours are sought, for each member, among the queries at which it was observed; where they say little its
       overall mean stands.
     * Only the form that predicts quality is there, which needs no fit for another price. The other one, in which
@@ -81,12 +81,12 @@ def _head(training: Training, options: KnnFit, k: int) -> Neighbours:
 
 
 def _chosen(training: Training, options: KnnFit) -> int:
-    """The k whose choices are best on held-out queries, the largest of equals."""
-    fitted, held = training.held_out()
-    held = held.rows(np.arange(min(len(held.x), _HELD)))
-    quality = np.nan_to_num(held.table.quality)
-    grid = [k for k in _GRID if k <= len(fitted.x)]
-    picks = _head(fitted, options, 1).scores_at(held.x, grid).argmax(axis=2)
+    """The k whose choices are best on queries that are left out one by one, the largest of equals."""
+    order = np.random.default_rng([training.seed, 7]).permutation(len(training.x))
+    held = np.sort(order[:_HELD])
+    quality = np.nan_to_num(training.table.quality[held])
+    grid = [k for k in _GRID if k < len(order)] or [1]
+    picks = _head(training, options, 1).scores_at(training.x[held], grid, own=held).argmax(axis=2)
     reached = quality[np.arange(len(quality)), picks].mean(axis=1)
     best: int = max(zip(reached.tolist(), grid, strict=True))[1]
     return best

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from ensemble.before.costs import MeanCosts, known
+from ensemble.before.costs import known
 from ensemble.before.heads.arms import Constant
 from ensemble.before.heads.factors import Factors
 from ensemble.before.heads.head import Head
-from ensemble.before.heads.linear import Ridge
+from ensemble.before.regression import ridge
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
 from ensemble.before.training import FitOptions, Training
@@ -21,8 +21,6 @@ from ensemble.member import Capability
 from ensemble.method import Members, Stage, method
 from ensemble.outcomes.dense import mean_observed
 from ensemble.request import Event, Request, Trace
-
-_PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 class MultiFactorFit(FitOptions):
@@ -59,13 +57,13 @@ class MultiFactorFit(FitOptions):
         return (self.quality_weight, self.latency_weight, self.cost_weight, self.load_weight)
 
 
-@method("multi_factor", stage=Stage.BEFORE, paper="2603.04444", needs={Capability.GENERATE}, options=RoutingOptions)
+@method("multi_factor", stage=Stage.BEFORE, paper="2510.08731", needs={Capability.GENERATE}, options=RoutingOptions)
 class MultiFactor(Routing):
     """Σ weight · score over quality, latency, cost and load, among the members within all limits.
 
-    As the selector of that name in vLLM's semantic router: weights 0.4, 0.2, 0.2, 0.2; where the limits leave nobody the
-    cheapest answers. Costs and latencies are means of the table that follow the outcomes of ``/v1/feedback``; the load
-    is the answers that this process has under way.
+    As the selector of that name in vLLM's semantic router (arXiv 2510.08731): weights 0.4, 0.2, 0.2, 0.2; where the
+    limits leave nobody the cheapest answers. Costs and latencies are means of the table that follow the outcomes of
+    ``/v1/feedback``; the load is the answers that this process has under way.
 
     Asks of members: one answer of the chosen one.
 
@@ -94,3 +92,41 @@ class MultiFactor(Routing):
             options.most_load,
         )
         return Router(table.members, table.best, head, known(training))
+
+    async def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
+        loads = _Loads(None if members.prepared is None else members.prepared.loaded.router)
+        try:
+            async with aclosing(super().run(request, members)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if isinstance(event, Trace) and event.kind == "route":
+                        loads.begin(event.data["answers"])
+                    yield event
+        finally:
+            loads.end()
+
+
+class _Loads:
+    """Counts the answers of one request among those under way."""
+
+    def __init__(self, router: Router | None) -> None:
+        self._router = router
+        self._columns: list[int] = []
+
+    def begin(self, names: list[str]) -> None:
+        if self._router is not None:
+            self._columns = [self._router.members.index(name) for name in names]
+            self._add(1)
+
+    def end(self) -> None:
+        self._add(-1)
+        self._columns = []
+
+    def _add(self, by: int) -> None:
+        if self._router is not None and isinstance(self._router.head, Factors):
+            self._router.head.load[self._columns] += by
+
+
+def _quality(training: Training, options: MultiFactorFit) -> Head:
+    if options.quality == "mean":
+        return Constant(np.nan_to_num(training.table.means))
+    return ridge(training)

@@ -35,8 +35,8 @@ class PickLlmFit(RewardOptions):
     """Options of the fit of ``pickllm``."""
 
     algorithm: Algorithm = "ucb1"
-    """automaton: linear reward-inaction; q: Q-learning without states; ucb1 and thompson: the mean reward, and how sure it
-    is. Omitted: ucb1."""
+    """automaton: linear reward-inaction; q: Q-learning without states; ucb1 and thompson: the mean reward, and how sure
+    it is. Omitted: ucb1."""
     step: float = Field(default=0.1, gt=0, le=1)
     """Of automaton and q: part of a reward that is taken over at once. Omitted: 0.1."""
 
@@ -45,8 +45,8 @@ class PickLlmOptions(RoutingOptions):
     """Options of ``pickllm``; with ``path``, a warm start, the artifact says how rewards are made and used."""
 
     algorithm: Algorithm = "ucb1"
-    """automaton: linear reward-inaction; q: Q-learning without states; ucb1 and thompson: the mean reward, and how sure it
-    is. Names the default policy; a start from nothing is of this kind. Omitted: ucb1."""
+    """automaton: linear reward-inaction; q: Q-learning without states; ucb1 and thompson: the mean reward, and how sure
+    it is. Names the default policy; a start from nothing is of this kind. Omitted: ucb1."""
 
 
 @method("pickllm", stage=Stage.BEFORE, paper="2412.12170", needs={Capability.GENERATE}, options=PickLlmOptions)
@@ -54,15 +54,17 @@ class PickLlm(Routing):
     """A bandit without context: try members, settle on the one with the best reward (arXiv 2412.12170).
 
     Reward-inaction p_m += b R (1 - p_m) with a draw by p; Q_m += a (R - Q_m) with an epsilon-greedy choice; or the mean
-    reward with UCB1's or Thompson's exploring. It needs no artifact: it starts from nothing and learns from each outcome
-    of ``/v1/feedback``. A fit replays a table once, as a warm start, and sets the weights of the reward; without one the
-    reward is the quality. An outcome changes its member alone (of the automaton all shares, which sum to 1).
+    reward with UCB1's or Thompson's exploring. It needs no artifact: it starts from nothing and learns from each
+    outcome of ``/v1/feedback``. A fit replays a table once, as a warm start, and sets the weights of the reward;
+    without one the reward is the quality. An outcome changes its member alone (of the automaton all shares, which sum
+    to 1).
 
     Asks of members: one answer of the chosen one.
 
     Departures from the paper and its code:
 
-    * The reward is w_a · quality - w_c · cost - w_l · latency; ``reward: printed`` multiplies cost and latency as printed.
+    * The reward is w_a · quality - w_c · cost - w_l · latency; ``reward: printed`` multiplies cost and latency as
+      printed.
     * Rewards of the automaton are cut to [0, 1], and it stays as it is once a member has a probability of 0.99.
     * Epsilon stays 0.1, as a policy knows no time; UCB1 and Thompson are ours, and explore less the more they know.
     * Thompson draws from a normal distribution.
@@ -105,6 +107,4 @@ def _replay(head: Head, table: Dense, row: int, x: np.ndarray) -> None:
     for member in np.flatnonzero(table.observed[row]):
         cell = (row, member)
         quality, cost, latency = table.quality[cell], table.cost[cell], table.latency[cell]
-        head.learn(
-            Outcome(x=x, member=int(member), quality=float(quality), cost=float(cost), latency=float(latency))
-        )
+        head.learn(Outcome(x=x, member=int(member), quality=float(quality), cost=float(cost), latency=float(latency)))

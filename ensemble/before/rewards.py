@@ -71,7 +71,8 @@ class Printed(Reward, kind="printed-reward"):
 
 @dataclass
 class CostWhenRight(Reward, kind="xrouter-reward"):
-    """quality · (K - min(lambda · cost, most)): cost counts only where the answer is right (xRouter, arXiv 2510.08439)."""
+    """quality · (K - min(lambda · cost, most)): cost counts only where the answer is right (xRouter, arXiv
+    2510.08439)."""
 
     whole: float = 1.0
     """K."""

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ensemble.before.asking.asking import Asking, AskingOptions
+from ensemble.before.asking.ratings import TEMPLATE, ratings
 from ensemble.before.battles import battles
 from ensemble.before.costs import known
 from ensemble.before.eagle import MOST, require_battles
 from ensemble.before.heads.duels import Descent, fitted
 from ensemble.before.heads.head import Head
-from ensemble.before.heads.linear import Ridge
 from ensemble.before.heads.rated import Rated
 from ensemble.before.heads.similarity import SimilarityRanking
 from ensemble.before.heads.verdicts import Verdicts
-from ensemble.before.routing.method import Routing, RoutingOptions
+from ensemble.before.policies import Prediction
+from ensemble.before.regression import ridge
+from ensemble.before.routing.decision import Reading
+from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.router import Router
 from ensemble.before.training import FitOptions, Training
-from ensemble.errors import BadRequest
-from ensemble.member import Capability
-from ensemble.method import Stage, method
+from ensemble.concurrency import together
+from ensemble.errors import BadRequest, ConfigurationError, MemberError
+from ensemble.member import Capability, Card
+from ensemble.method import Members, Stage, method
+from ensemble.request import Request
 
-_PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+_SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 _OWN = {
     "gap": ("penalty",),
     "mf": ("size", "epochs", "noise", "fidelity"),
-    "sw_ranking": ("groups",),
+    "sw_ranking": ("groups", "sharpness"),
     "classifier": ("penalty", "strong", "fidelity"),
     "causal": ("strong", "least"),
 }
@@ -42,8 +50,8 @@ class RouteLlmFit(FitOptions):
     sw_ranking: Bradley-Terry strengths from battles weighted by similarity; classifier: strong wins, ties or loses;
     causal: a model that is asked while serving. Omitted: gap."""
     penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Of gap and classifier, on squared weights. Omitted: for gap the best of 1 to 1000 on a fifth of the queries, held
-    out; for classifier 1."""
+    """Of gap and classifier, on squared weights. Omitted: for gap the best of 1 to 1000 on queries held out,
+    each once; for classifier 1."""
     size: int = Field(default=64, ge=1)
     """Of mf: dimension of the space of the members. Omitted: 64."""
     epochs: int = Field(default=50, ge=1)
@@ -51,10 +59,13 @@ class RouteLlmFit(FitOptions):
     noise: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Of mf: standard deviation of what is added to each number of an embedding in training. Omitted: 0.1."""
     fidelity: Literal["sound", "reference"] = "sound"
-    """Of mf and classifier. sound: a tie is half a win of each, and the members of mf have a bias; reference: mf drops ties
-    and has no bias, and to the classifier a tie is a loss of the strong member. Omitted: sound."""
+    """Of mf and classifier. sound: a tie is half a win of each, and the members of mf have a bias; reference: mf drops
+    ties and has no bias, and to the classifier a tie is a loss of the strong member. Omitted: sound."""
     groups: int = Field(default=10, ge=2)
     """Of sw_ranking: tiers at most. Omitted: 10."""
+    sharpness: float | None = Field(default=None, ge=0, le=20)
+    """Of sw_ranking: a battle weighs 10^(1 + sharpness · similarity ÷ largest similarity). The paper has 1, for battles
+    of 80 000 questions. Omitted: the best of 1, 2, 4 and 8 on a fifth of the queries, held out."""
     strong: str | None = None
     """Of classifier and causal: the member that the others are held against. Omitted: who is best overall."""
     least: int = Field(default=4, ge=2, le=5)
@@ -69,8 +80,26 @@ class RouteLlmFit(FitOptions):
         return self
 
 
-@method("routellm", stage=Stage.BEFORE, paper="2406.18665", needs={Capability.GENERATE}, options=RoutingOptions)
-class RouteLlm(Routing):
+class RouteLlmOptions(AskingOptions):
+    """Options of ``routellm``; those of its own are of routers that were fitted with the scorer causal."""
+
+    asked: str | None = Field(default=None)
+    """Name of the member that rates the others' answers before they are written; it does not answer itself. The scorer
+    causal needs it, the others ask nobody. Omitted: nobody is asked."""
+    template: str = TEMPLATE
+    """What it is asked. ``{question}``: the question; ``{member}``: the name of the member whose answer is rated,
+    needed where there are more than two. Omitted: for a whole number from 1 to 5."""
+
+    @field_validator("template")
+    @classmethod
+    def _asking(cls, template: str) -> str:
+        if "{question}" not in template:
+            raise ValueError("template must hold {question}; it may hold {member}")
+        return template
+
+
+@method("routellm", stage=Stage.BEFORE, paper="2406.18665", needs={Capability.GENERATE}, options=RouteLlmOptions)
+class RouteLlm(Asking):
     """Strong where P(strong wins | query) ≥ threshold (arXiv 2406.18665), with one of five scorers.
 
     Battles are made of the outcomes: of two members observed on a query the one with the higher quality wins. Scores
@@ -87,14 +116,17 @@ class RouteLlm(Routing):
     * The default scorer is none of the paper's: on outcomes of both members a regression of the quality gap is better
       than all classifiers of battles, as ties say something.
     * mf: dimension 64, not 128; ties are kept and members have a bias, unless ``fidelity`` is ``reference``.
-    * sw_ranking: tied battles of weight 1 keep strengths finite. The weighted wins between tiers are all that the fit
-      for a query needs; the code fits a logistic regression on all battles for each query.
+    * sw_ranking: how fast weights fall with similarity is chosen on held-out queries; tied battles of weight 1 keep
+      strengths finite. The weighted wins between tiers are all that the fit for a query needs; the code fits a logistic
+      regression on all battles for each query.
     * classifier: on a frozen embedding, not a fine-tuned encoder; a tie counts half, so that without a threshold the
       member that wins more often is chosen, unless ``fidelity`` is ``reference``.
     * causal: the model is a member that is asked as it is, not one fine-tuned on ratings.
     """
 
+    options: RouteLlmOptions
     Fit: ClassVar[type[FitOptions]] = RouteLlmFit
+    asks_with: ClassVar[Capability] = Capability.SESSIONS
 
     @classmethod
     def fit(cls, training: Training, options: FitOptions) -> Router:
@@ -104,13 +136,41 @@ class RouteLlm(Routing):
             raise BadRequest("routellm chooses between members; the table has one")
         return Router(table.members, table.best, _head(training, options), known(training))
 
+    async def read(self, request: Request, members: Members, desk: Desk, loaded: Loaded) -> Reading:
+        reading = await super().read(request, members, desk, loaded)
+        head = loaded.router.head
+        rater = self.seated(members)
+        if not isinstance(head, Rated) or rater is None:
+            return reading
+        others = [name for place, name in enumerate(loaded.router.members) if place != head.strong]
+        asked = (ratings(rater, self.options.template, request.question, name) for name in others)
+        try:
+            rows = await together(asked)
+        except MemberError as error:
+            # Unrated, the strong member stands first.
+            members.passed_over(error, rater.name)
+            return reading
+        found = np.insert(np.array(rows), head.strong, 0.0, axis=0)
+        return replace(reading, prediction=replace(reading.prediction, quality=head.rated(found)[None]))
+
+    def _fits(self, members: Sequence[Card], router: Router, prediction: Prediction) -> None:
+        causal = isinstance(router.head, Rated)
+        if causal and self.options.asked is None:
+            rule = "the router was fitted with the scorer causal, which needs a member that rates answers: set asked"
+            raise ConfigurationError(rule, param="asked")
+        if not causal and (own := {"asked", "template"} & self.options.model_fields_set):
+            rule = f"{' and '.join(sorted(own))} apply to the scorer causal alone; the router has another one"
+            raise ConfigurationError(rule, param=min(own))
+        if causal and len(router.members) > 2 and "{member}" not in self.options.template:
+            raise ConfigurationError("template must hold {member} where more than two are rated", param="template")
+        super()._fits(members, router, prediction)
+
 
 def _head(training: Training, options: RouteLlmFit) -> Head:
     table, x = training.table, training.x
     expected, sound = np.nan_to_num(table.means), options.fidelity == "sound"
     if options.scorer == "gap":
-        penalty = options.penalty or Ridge.tuned(x, table.quality, _PENALTIES, training.seed)
-        return Ridge.fit(x, table.quality, penalty)
+        return ridge(training, options.penalty)
     if options.scorer == "classifier":
         return Verdicts.fit(x, table.quality, _strong(training, options), options.penalty or 1.0, tie=0.5 * sound)
     if options.scorer == "causal":
@@ -118,11 +178,26 @@ def _head(training: Training, options: RouteLlmFit) -> Head:
     found = battles(table, MOST, seed=training.seed)
     require_battles(len(found))
     if options.scorer == "sw_ranking":
-        return SimilarityRanking.fit(x, found, expected, options.groups)
+        sharpness = options.sharpness or _sharpness(training, options.groups)
+        return SimilarityRanking.fit(x, found, expected, options.groups, sharpness)
     descent = Descent(
         size=options.size, epochs=options.epochs, noise=options.noise, ties=sound, biases=sound, seed=training.seed
     )
     return fitted(x, table.quality, expected, descent)
+
+
+def _sharpness(training: Training, groups: int) -> float:
+    """The sharpness whose choices have the highest quality on held-out queries, the least of equals."""
+    fitted_, held = training.held_out()
+    quality = np.nan_to_num(held.table.quality)
+    found = battles(fitted_.table, MOST, seed=training.seed)
+    head = SimilarityRanking.fit(fitted_.x, found, np.nan_to_num(fitted_.table.means), groups)
+
+    def reached(sharpness: float) -> float:
+        head.sharpness = sharpness
+        return float(quality[np.arange(len(quality)), head.scores(held.x).argmax(axis=1)].mean())
+
+    return max(_SHARPNESS, key=lambda sharpness: (reached(sharpness), -sharpness))
 
 
 def _strong(training: Training, options: RouteLlmFit) -> int:

@@ -26,8 +26,8 @@ _FEWEST = 10
 class RoutooFit(Descent):
     """Options of the fit of ``routoo``."""
 
-    width: int = Field(default=128, ge=1)
-    """Hidden units of the predictor. Omitted: 128."""
+    width: int = Field(default=64, ge=1)
+    """Hidden units of the predictor. Omitted: 64."""
     pool: int | None = Field(default=None, ge=1)
     """Members that are kept at most, chosen for what they cover together. Omitted: all."""
 

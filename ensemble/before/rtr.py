@@ -22,8 +22,8 @@ from ensemble.outcomes.dense import Dense, Floats
 class RtrFit(Descent):
     """Options of the fit of ``rtr``."""
 
-    width: int = Field(default=128, ge=1)
-    """Hidden units of each of the two networks. Omitted: 128."""
+    width: int = Field(default=64, ge=1)
+    """Hidden units of each of the two networks. Omitted: 64."""
     cost: Literal["tokens", "money"] = "tokens"
     """What an answer costs: its tokens ÷ the largest mean length of a member, or money. Omitted: tokens."""
 

@@ -79,6 +79,12 @@ def reward(quality: Floats, cost: Floats, price: float, scale: float | None = No
     return np.asarray(quality - price * cost / scale)
 
 
+def scale(quality: Floats) -> float:
+    """Standard deviation of the observed qualities; 1 where they are all the same."""
+    seen = quality[~np.isnan(quality)]
+    return float(seen.std()) or 1.0 if len(seen) else 1.0
+
+
 def gap(quality: Floats, strong: int, weak: int) -> Floats:
     """[n], by how much the strong member did better than the weak one; NaN where one of them was not observed."""
     return np.asarray(quality[:, strong] - quality[:, weak])

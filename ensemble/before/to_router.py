@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from ensemble.before.costs import known
 from ensemble.before.heads.linear import Softmax
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.targets import reward, soft
+from ensemble.before.targets import reward, scale, soft
 from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
@@ -20,8 +21,8 @@ from ensemble.method import Stage, method
 class ToRouterFit(FitOptions):
     """Options of the fit of ``to_router``."""
 
-    temperature: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Of the labels, in units of quality; 0: all to the best, equal ones share. Omitted: 0.1."""
+    temperature: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    """Of the labels, in standard deviations of the quality; 0: all to the best, equal ones share. Omitted: 2."""
     penalty: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Of the squared weights, on rows of unit length. Omitted: 10."""
     price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -38,7 +39,8 @@ class ToRouter(Routing):
     Departures from the paper and its code:
 
     * Labels are of the table's quality, which need not be the answers' similarity to a reference: that rewards wording.
-    * The temperature is 0.1: at the paper's 1 the labels are nearly uniform.
+    * The temperature goes with the spread of the qualities: at the paper's 1 labels of similarities, which lie close
+      together, are nearly uniform. Of right and wrong answers 2 standard deviations are about 1.
     * h is linear in the embedding, where the paper compares neighbours (here: ``knn_router``), a perceptron and BERT.
     * Time is not weighed; cost is, in the labels (``price``) or by the policy.
     """
@@ -49,7 +51,8 @@ class ToRouter(Routing):
     def fit(cls, training: Training, options: FitOptions) -> Router:
         assert isinstance(options, ToRouterFit)
         table = training.table
-        label = soft(reward(table.quality, table.cost, options.price), options.temperature)
-        if not (~(label != label)).sum(axis=1).max(initial=0) > 1:
+        rewards = reward(table.quality, table.cost, options.price)
+        label = soft(rewards, options.temperature * scale(rewards))
+        if (~np.isnan(label)).sum(axis=1).max(initial=0) < 2:
             raise BadRequest("no query of the table was put to two members; to_router learns from how they compare")
         return Router(table.members, table.best, Softmax.fit(training.x, label, options.penalty), known(training))

@@ -19,10 +19,8 @@ _RANK = 1e-8
 """Eigenvalues of the seeds below this part of the largest count as none."""
 _PAIRS = 2**25
 """Rows that are compared with all others at once, times those others."""
-_SPARE = 4
+_SPARE = 8
 """Candidates for each neighbour that is wanted, as it is not known until the end how similar they are."""
-_ROUNDING = 1e-5
-"""More than the cosines of two rows that are computed in different ways differ by."""
 
 Told = Callable[[int, int], None]
 """Told (rows done, of how many)."""
@@ -64,15 +62,13 @@ def aligned(left: torch.Tensor, right: torch.Tensor, seeds: tuple[Ids, Ids]) -> 
 
 
 def nearest(
-    left: torch.Tensor, right: torch.Tensor, count: int, pairs: tuple[Ids, Ids] | None = None, told: Told | None = None
+    left: torch.Tensor, right: torch.Tensor, count: int, told: Told | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows on the right that are most similar to each on the left, by CSLS with neighbourhood 1: twice the cosine
     less the largest cosine that the row on the right has with any on the left.
 
     Args:
         left, right: shape [n, d], [m, d]; of any length.
-        pairs: shape [s] each, rows that are probably close, no row on the right twice. Makes it faster, and changes
-            nothing else.
         told: how many rows on the left are done, and n.
 
     Returns:
@@ -80,8 +76,7 @@ def nearest(
     """
     left, right = unit(left), unit(right)
     count = min(count, len(right))
-    crowded = _close(left, right, pairs)
-    found = _candidates(left, right, min(_SPARE * count, len(right)), crowded, told or _nobody)
+    found, crowded = _candidates(left, right, min(_SPARE * count, len(right)), told or _nobody)
     scores = (2 * found.cosines - crowded[found.ids]).topk(count, dim=1)
     ids, best = found.ids.gather(1, scores.indices), scores.values
     # What was left out has lost since, as the kept ones have; these rows' neighbours may have lost more.
@@ -101,12 +96,13 @@ class _Candidates(NamedTuple):
     """Shape [n]: no similarity of another row on the right exceeds this."""
 
 
-def _candidates(left: torch.Tensor, right: torch.Tensor, kept: int, crowded: torch.Tensor, told: Told) -> _Candidates:
-    """Which rows on the right may be most similar, from one look at every pair.
+def _candidates(left: torch.Tensor, right: torch.Tensor, kept: int, told: Told) -> tuple[_Candidates, torch.Tensor]:
+    """Which rows on the right may be most similar, and the largest cosine that each has, shape [m].
 
-    Args:
-        crowded: shape [m], lower bounds of the largest cosine that each row on the right has; exact afterwards.
+    One look at every pair is half of the work that the definition takes. Until the end, the largest cosine so far
+    stands for the largest, so that similarities are never taken for smaller than they are.
     """
+    crowded = right.new_full((len(right),), -torch.inf)
     buffers = left.new_empty(2, min(_rows(right), len(left)), len(right))
     parts = []
     for first in range(0, len(left), _rows(right)):
@@ -120,16 +116,7 @@ def _candidates(left: torch.Tensor, right: torch.Tensor, kept: int, crowded: tor
         limit = bounds[:, -1] if kept < len(right) else torch.full_like(bounds[:, -1], -torch.inf)
         parts.append(_Candidates(ids, cosines.gather(1, ids), limit))
         told(first + len(block), len(left))
-    return _Candidates(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def _close(left: torch.Tensor, right: torch.Tensor, pairs: tuple[Ids, Ids] | None) -> torch.Tensor:
-    """Shape [m]: what pairs tell of the largest cosine of each row on the right, less what rounding can amount to."""
-    known = right.new_full((len(right),), -torch.inf)
-    if pairs is not None:
-        one, other = (torch.from_numpy(ids).long().to(left.device) for ids in pairs)
-        known[other] = (left[one] * right[other]).sum(dim=1) - _ROUNDING
-    return known
+    return _Candidates(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), crowded
 
 
 def _rows(right: torch.Tensor) -> int:

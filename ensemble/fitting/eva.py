@@ -77,7 +77,7 @@ def fit_eva(
         for model, ids in zip((helper, pivot), texts, strict=True)
     ]
     left, right, whitened = aligned(rows[0], rows[1], seeds)
-    places, scores = (found.cpu().numpy() for found in nearest(left, right, options.neighbours, seeds, told))
+    places, scores = (found.cpu().numpy() for found in nearest(left, right, options.neighbours, told))
     ids, weights = texts[1][places], kept(scores, options)
     own = np.column_stack(seeds)
     metrics = _metrics(places, weights, own)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cluster.schema import Configuration
 from ensemble.errors import BadRequest
 from ensemble.request import Sampling
-from jobs.collecting.questions import ASKED, Columns
+from jobs.collecting.questions import ASKED, Columns, prefixed
 from jobs.job import Job, Kind, Subject
 from jobs.recorder import Counts
 
@@ -31,13 +31,15 @@ class Plan:
     """Whom to ask, how and how often."""
 
     members: tuple[str, ...]
-    """Names of models and ensembles of the configuration."""
+    """Names of models and ensembles of the configuration; ``name|strategy`` is one that is asked by a strategy."""
     output: Path
     columns: Columns = field(default_factory=Columns)
     samples: int = 1
     """Answers of each member to each question."""
     sampling: Sampling = field(default_factory=Sampling)
     """A sample after the first has a seed of its own, where there is one."""
+    strategies: Mapping[str, str] = field(default_factory=dict)
+    """Text that is put before the question, by strategy."""
 
     @property
     def jobs(self) -> Mapping[tuple[str, int], Job]:
@@ -47,9 +49,10 @@ class Plan:
     def _job(self, member: str, sample: int) -> Job:
         seed = None if self.sampling.seed is None else self.sampling.seed + sample
         kind: Kind = self.columns.subject.kind
+        base, strategy = parted(member)
         return Job(
-            model=member,
-            input=self.output / FOLDER / "questions.parquet",
+            model=base,
+            input=self.output / FOLDER / _file(strategy),
             output=self.output / FOLDER / quote(member, safe=" ") / str(sample),
             subject=Subject(kind, ASKED),
             sampling=replace(self.sampling, seed=seed),
@@ -69,8 +72,18 @@ class Plan:
         if self.samples > 1 and self.sampling.greedy:
             rule = "several samples of a greedy answer are the same; give a temperature above 0"
             raise BadRequest(rule, param="samples")
+        self._check_strategies()
         for job in self.jobs.values():
             job.check(configuration)
+
+    def _check_strategies(self) -> None:
+        used = {strategy for _, strategy in map(parted, self.members) if strategy}
+        if strange := sorted(used - set(self.strategies)):
+            has = ", ".join(self.strategies) or "none"
+            raise BadRequest(f"no strategy is named {strange[0]!r}; there are: {has}", param="strategy")
+        if idle := [name for name in self.strategies if name not in used]:
+            rule = f"no member is asked by the strategy {idle[0]!r}; name one MEMBER|{idle[0]}"
+            raise BadRequest(rule, param="strategy")
 
     def put(self, questions: pa.Table) -> None:
         """Write what is asked, for the jobs to read; equal questions give equal files."""
@@ -79,25 +92,43 @@ class Plan:
             rule = f"{self.output} holds what is no collection's; give a new or empty folder"
             raise BadRequest(rule, param="output")
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / ".questions.part"
-        pq.write_table(questions.select(["query_id", ASKED]), beside)
-        beside.replace(folder / "questions.parquet")
+        for strategy, before in {"": "", **self.strategies}.items():
+            put = prefixed(questions[ASKED], before, self.columns.subject.kind)
+            asked = pa.table({"query_id": questions["query_id"], ASKED: put})
+            beside = folder / ".questions.part"
+            pq.write_table(asked, beside)
+            beside.replace(folder / _file(strategy))
+
+
+def parted(member: str) -> tuple[str, str]:
+    """The name in the configuration, and the strategy; an empty text for none.
+
+    >>> parted("adder|brief"), parted("adder")
+    (('adder', 'brief'), ('adder', ''))
+    """
+    base, _, strategy = member.partition("|")
+    return base, strategy
+
+
+def _file(strategy: str) -> str:
+    return f"questions-{quote(strategy, safe=' ')}.parquet" if strategy else "questions.parquet"
 
 
 def cells(plan: Plan, configuration: Configuration) -> pa.Table:
     """All answers, as cells of an outcome table without a quality; every job must be complete."""
-    tables = [_cells(job, sample, priced(configuration, name)) for (name, sample), job in plan.jobs.items()]
-    return pa.concat_tables(tables)
+    return pa.concat_tables(
+        [_cells(job, name, sample, priced(configuration, job.model)) for (name, sample), job in plan.jobs.items()]
+    )
 
 
-def _cells(job: Job, sample: int, priced: bool) -> pa.Table:
+def _cells(job: Job, member: str, sample: int, priced: bool) -> pa.Table:
     rows = pa.concat_tables([pq.read_table(path) for path in sorted(job.output.glob("part-*.parquet"))])
     totals, error, missing = rows["totals"], rows["error"], pa.nulls(len(rows), pa.large_string())
     told = pc.binary_join_element_wise(_part(error, "code"), _part(error, "message"), ": ")
     return pa.table(
         {
             "query_id": rows["query_id"],
-            "member": pa.array([job.model] * len(rows), pa.string()),
+            "member": pa.array([member] * len(rows), pa.string()),
             "sample": pa.array([sample] * len(rows), pa.int32()),
             "response": rows["text"].cast(pa.large_string()),
             "input_tokens": _part(totals, "prompt_tokens").cast(pa.float64()),
@@ -117,8 +148,9 @@ def members(plan: Plan, configuration: Configuration) -> pa.Table:
     """Prices of members, money per token; null for ensembles, and where the configuration names none."""
     rows = []
     for name in plan.members:
-        model = configuration.models.get(configuration.bases.get(name, ""))
-        known = model is not None and priced(configuration, name)
+        base, _ = parted(name)
+        model = configuration.models.get(configuration.bases.get(base, ""))
+        known = model is not None and priced(configuration, base)
         read, written = (float(p) / 1e6 for p in (model.price.input, model.price.output)) if model else (0.0, 0.0)
         rows.append(
             {"member": name, "input_price": read if known else None, "output_price": written if known else None}

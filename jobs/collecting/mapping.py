@@ -74,11 +74,12 @@ def mapped(table: pa.Table, meaning: Meaning) -> Mapped:
     spread = {target: _matching(table, pattern) for target, pattern in meaning.wide.items()}
     of_members = {own for found in spread.values() for own in found.values()}
     sources = _sources(table, meaning, of_members)
-    plain = pa.table({target: table[own] for target, own in sources.items()})
+    plain = {target: table[own] for target, own in sources.items()}
     for target, value in meaning.constants.items():
-        plain = plain.append_column(target, pa.array([value] * table.num_rows, pa.string()))
-    plain = _named(plain, rows_are_queries=bool(spread))
-    long = _melted(table, plain, spread) if spread else plain
+        plain[target] = pa.chunked_array([pa.array([value] * table.num_rows, pa.string())])
+    if "query_id" not in plain:
+        plain["query_id"] = _names(plain.get("text"), table.num_rows, rows_are_queries=bool(spread))
+    long = _melted(table, pa.table(plain), spread) if spread else pa.table(plain)
     if "member" not in long.column_names:
         rule = "nothing says who answered: give --map member=COLUMN, --set member=NAME or --wide 'PREFIX*'"
         raise BadRequest(rule, param="map")
@@ -123,17 +124,13 @@ def _matching(table: pa.Table, pattern: str) -> dict[str, str]:
     return members
 
 
-def _named(table: pa.Table, rows_are_queries: bool) -> pa.Table:
-    """With a name for each query: of its text as in a collection, else of its row where each row is a query."""
-    if "query_id" in table.column_names:
-        return table
-    if "text" in table.column_names:
-        names = [None if text is None else named(json.dumps(text)) for text in table["text"].to_pylist()]
-    elif rows_are_queries:
-        names = [str(row) for row in range(table.num_rows)]
-    else:
+def _names(texts: pa.ChunkedArray | None, rows: int, rows_are_queries: bool) -> pa.Array:
+    """A name for each query: of its text as in a collection, else of its row where each row is a query."""
+    if texts is not None:
+        return pa.array([None if text is None else named(json.dumps(text)) for text in texts.to_pylist()], pa.string())
+    if not rows_are_queries:
         raise BadRequest("nothing names the queries: give --map query_id=COLUMN or --map text=COLUMN", param="map")
-    return table.append_column("query_id", pa.array(names, pa.string()))
+    return pa.array([str(row) for row in range(rows)], pa.string())
 
 
 def _melted(table: pa.Table, plain: pa.Table, spread: Mapping[str, Mapping[str, str]]) -> pa.Table:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from ensemble.errors import BadRequest
 from jobs.asking import request
 from jobs.collecting import foreign
 from jobs.inputs import Cell
-from jobs.job import Job, Subject
+from jobs.job import Job, Kind, Subject
 
 ASKED = "asked"
 """Column of what is put to members."""
@@ -49,9 +50,9 @@ def read(path: Path, columns: Columns) -> pa.Table:
         BadRequest: the file, a column or a row cannot be used.
     """
     table = foreign.rows(path)
-    foreign.require(table, [columns.subject.column, *columns.told.values()], path)
     if not table.num_rows:
         raise BadRequest(f"{path} holds no questions", param="input")
+    foreign.require(table, [columns.subject.column, *columns.told.values()], path)
     asked = table[columns.subject.column]
     found = {"text": pa.array(_texts(asked, columns.subject, path), pa.large_string())}
     for name, column in columns.told.items():
@@ -59,6 +60,23 @@ def read(path: Path, columns: Columns) -> pa.Table:
     found.setdefault("query_id", pa.array([named(json.dumps(value)) for value in asked.to_pylist()]))
     _distinct(found["query_id"].to_pylist(), columns, path)
     return pa.table({**found, ASKED: asked})
+
+
+def prefixed(asked: pa.ChunkedArray, before: str, kind: Kind) -> pa.ChunkedArray:
+    """What is asked, with a text before each prompt, or before the last message of the user."""
+    if not before:
+        return asked
+    values = asked.to_pylist()
+    put = [_before_last(value, before) if kind == "messages" else before + value for value in values]
+    return pa.chunked_array([pa.array(put, asked.type)])
+
+
+def _before_last(turns: Any, before: str) -> Any:
+    """Conversations are lists, or JSON of lists."""
+    if isinstance(turns, str):
+        return json.dumps(_before_last(json.loads(turns), before))
+    last = max(place for place, turn in enumerate(turns) if turn["role"] == "user")
+    return [{**turn, "content": before + turn["content"]} if i == last else turn for i, turn in enumerate(turns)]
 
 
 def named(text: str) -> str:

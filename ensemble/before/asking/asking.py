@@ -13,7 +13,8 @@ from pydantic import Field
 from ensemble.before.routing.arms import Arm, require_arms
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.errors import ConfigurationError
-from ensemble.member import Capability, Card
+from ensemble.member import Capability, Card, Member
+from ensemble.method import Members
 
 
 class AskingOptions(RoutingOptions):
@@ -27,7 +28,7 @@ class Asking(Routing):
     """Base of routers that ask a member."""
 
     options: AskingOptions
-    naming = ("fallback", "asked")
+    naming: ClassVar[tuple[str, ...]] = ("fallback", "asked")
     asks_with: ClassVar[Capability] = Capability.GENERATE
     """What the member that is asked must be able to do."""
 
@@ -43,6 +44,10 @@ class Asking(Routing):
         if self.options.fallback == self.options.asked or len(members) < 2:
             rule = f"{self.options.asked!r} is asked and does not answer; somebody else has to"
             raise ConfigurationError(rule, param="asked")
+
+    def seated(self, members: Members) -> Member | None:
+        """The member that is asked; ``None``: nobody is, or it is not there."""
+        return next((member for member in members if member.name == self.options.asked), None)
 
     def _require(self, columns: Sequence[str], names: Sequence[str]) -> tuple[Arm, ...]:
         found = self._arms(columns, names)

@@ -67,4 +67,3 @@ def _route(text: str) -> str | None:
         return found[1] if found else None
     route = value.get("route") if isinstance(value, dict) else None
     return route if isinstance(route, str) else None
-

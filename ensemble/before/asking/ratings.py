@@ -13,8 +13,8 @@ from ensemble.outcomes.dense import Floats
 from ensemble.request import Message, Request
 
 TEMPLATE = (
-    "How good would the answer of {member} to the question below be? Give a whole number from 1 (useless) to 5 (as good "
-    "as any). Say the number alone.\n\nQuestion:\n{question}\n\nRating:"
+    "How good would the answer of {member} to the question below be? Give a whole number from 1 (useless) to 5 (as "
+    "good as any). Say the number alone.\n\nQuestion:\n{question}\n\nRating:"
 )
 RATINGS = tuple(str(rating).encode() for rating in range(1, 6))
 

@@ -19,8 +19,8 @@ _LEAST = 1e-12
 class Automaton(Head, kind="reward-inaction"):
     """Linear reward-inaction (arXiv 2412.12170): p_m += b R (1 - p_m), p_j -= b R p_j for the others.
 
-    Scores are ln p, so that a draw by softmax at temperature 1 is a draw by p. Rewards are cut to [0, 1]: a negative one
-    would lead out of the simplex.
+    Scores are ln p, so that a draw by softmax at temperature 1 is a draw by p. Rewards are cut to [0, 1]: a negative
+    one would lead out of the simplex.
     """
 
     p: Floats

@@ -80,6 +80,27 @@ class TagWinners(TagMeans, kind="tag-winners"):
     def values(self) -> Floats:
         return soft(self.means, 0.0)
 
+    def widen(self, x: Floats, quality: Floats) -> TagMeans:
+        raise NotImplementedError("a member that may become a tag's best changes the others' scores")
+
+
+@dataclass
+class TagTop(TagMeans, kind="tag-top"):
+    """A tag speaks for its members of some quality, and for its best one if nobody has it; others score 0."""
+
+    least: float = 0.99
+    """That quality."""
+
+    probabilities: ClassVar[bool] = False
+
+    def values(self) -> Floats:
+        means = self.means
+        good = (means >= self.least) | (means == means.max(axis=1, keepdims=True))
+        return np.where(good, means, 0.0)
+
+    def widen(self, x: Floats, quality: Floats) -> TagMeans:
+        raise NotImplementedError("a member that may become a cluster's best changes the others' scores")
+
 
 @dataclass
 class TagRanks(TagMeans, kind="tag-ranks"):
@@ -110,7 +131,7 @@ class TagRanks(TagMeans, kind="tag-ranks"):
             self.paid[:, outcome.member] += credit
 
     def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NotImplementedError("a member that is ranked among the others changes their scores; fit it anew")
+        raise NotImplementedError("a member that is ranked among the others changes their scores")
 
 
 @dataclass

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ensemble.before.heads.clusters import TagMeans
 from ensemble.before.heads.head import Head, Outcome
 from ensemble.before.heads.linear import Softmax
@@ -37,17 +35,11 @@ class Distilled(Head, kind="distilled"):
     def learn(self, outcome: Outcome) -> None:
         """One step towards the label that the outcome makes, then the tag means take it in.
 
-        Nothing is known of who was not asked: the tag means stand for their qualities, and the error of the one asked is
-        weighed by 1 ÷ propensity, so that labels are right on average over the draws.
+        Nothing is known of who was not asked: the tag means stand for their qualities, and the error of the one asked
+        is weighed by 1 ÷ propensity, so that labels are right on average over the draws.
         """
         told = self.tags.scores(outcome.x[None])[0]
         error = outcome.quality - told[outcome.member]
         told[outcome.member] += self.beta * error / max(outcome.propensity, _LEAST)
         self.student.follow(outcome.x, soft(told[None], self.temperature)[0])
         self.tags.learn(outcome)
-
-
-def scale(quality: Floats) -> float:
-    """Standard deviation of the observed qualities; 1 where they are all the same."""
-    seen = quality[~np.isnan(quality)]
-    return float(seen.std()) or 1.0 if len(seen) else 1.0

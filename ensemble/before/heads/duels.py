@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -12,12 +12,16 @@ from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.heads.strengths import win_share, won
 from ensemble.outcomes.dense import Floats
 
+if TYPE_CHECKING:
+    import torch
+
 _BATCH = 256
 
 
 @dataclass
 class Duels(Head, kind="duels"):
-    """s(m, q) = w · (v_m ÷ ‖v_m‖ ∘ P x) + b_m; P(a beats b) = sigmoid(s_a - s_b) (matrix factorisation, arXiv 2406.18665).
+    """s(m, q) = w · (v_m ÷ ‖v_m‖ ∘ P x) + b_m; P(a beats b) = sigmoid(s_a - s_b) (matrix factorisation, arXiv
+    2406.18665).
 
     Scores are mean win probabilities against the other members: for two, P and 1 - P.
     """
@@ -71,7 +75,8 @@ class Duels(Head, kind="duels"):
         return float(score - won(strengths[first] - strengths[second]))
 
     def _slope(self, x: Floats, member: int) -> Floats:
-        """[k], of the strength by the member's vector; along the vector itself it is 0, as only its direction counts."""
+        """[k], of the strength by the member's vector; along the vector itself it is 0, as only its direction
+        counts."""
         length = np.linalg.norm(self.vectors[member])
         unit = self.vectors[member] / length
         slope = self.weights * (self.projection @ x) / length
@@ -125,37 +130,46 @@ def fitted(x: Floats, quality: Floats, expected: Floats, descent: Descent) -> Du
     import torch
 
     generator = torch.Generator().manual_seed(descent.seed)
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return (torch.randn(*shape, generator=generator) / shape[-1] ** 0.5).requires_grad_()
-
-    members = quality.shape[1]
-    vectors, projection, weights = drawn(members, descent.size), drawn(descent.size, x.shape[1]), drawn(descent.size)
-    biases = torch.zeros(members, requires_grad=descent.biases)
-    learned = [vectors, projection, weights, *([biases] if descent.biases else [])]
-    adam = torch.optim.Adam(learned, lr=descent.rate, weight_decay=descent.decay)
+    learned = _start(quality.shape[1], x.shape[1], descent, generator)
+    vectors, projection, weights, biases = learned
+    changing = [array for array in learned if array.requires_grad]
+    adam = torch.optim.Adam(changing, lr=descent.rate, weight_decay=descent.decay)
     rows, targets = torch.tensor(np.asarray(x, np.float32)), torch.tensor(np.asarray(quality, np.float32))
     for _ in range(descent.epochs):
-        for batch in torch.randperm(len(rows), generator=generator).split(_BATCH):
+        order = torch.randperm(len(rows), generator=generator)
+        for start in range(0, len(rows), _BATCH):
+            batch = order[start : start + _BATCH]
             noisy = rows[batch] + descent.noise * torch.randn(len(batch), x.shape[1], generator=generator)
             unit = vectors / vectors.norm(dim=1, keepdim=True)
-            strengths = (noisy @ projection.T) @ (unit * weights).T + biases
-            loss = _loss(strengths, targets[batch], descent.ties)
+            loss = _loss((noisy @ projection.T) @ (unit * weights).T + biases, targets[batch], descent.ties)
             adam.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             adam.step()
-    arrays = [array.detach().numpy().astype(np.float64) for array in (vectors, projection, weights, biases)]
-    return Duels(*arrays, np.asarray(expected, float))
+    v, p, w, b = (array.detach().numpy().astype(np.float64) for array in learned)
+    return Duels(v, p, w, b, np.asarray(expected, float))
 
 
-def _loss(strengths: object, quality: object, ties: bool) -> object:
+def _start(members: int, width: int, descent: Descent, generator: torch.Generator) -> list[torch.Tensor]:
+    """Vectors, projection, weights and biases before the first step."""
+    import torch
+
+    def drawn(*shape: int) -> torch.Tensor:
+        array: torch.Tensor = torch.randn(*shape, generator=generator) / shape[-1] ** 0.5
+        return array.requires_grad_()
+
+    biases = torch.zeros(members, requires_grad=descent.biases)
+    return [drawn(members, descent.size), drawn(descent.size, width), drawn(descent.size), biases]
+
+
+def _loss(strengths: torch.Tensor, quality: torch.Tensor, ties: bool) -> torch.Tensor:
     """Mean cross entropy of the battles of some queries, [n, M] each."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    gaps = strengths[:, :, None] - strengths[:, None, :]  # type: ignore[index]
-    outcome = quality[:, :, None] - quality[:, None, :]  # type: ignore[index]
+    gaps = strengths[:, :, None] - strengths[:, None, :]
+    outcome = quality[:, :, None] - quality[:, None, :]
     counts = ~outcome.isnan() if ties else (~outcome.isnan() & (outcome != 0))
     counts = counts.triu(1)
     score = 0.5 + 0.5 * outcome.nan_to_num().sign()
     each = binary_cross_entropy_with_logits(gaps, score, reduction="none")
-    return (each * counts).sum() / counts.sum().clamp(min=1)
+    total: torch.Tensor = (each * counts).sum() / counts.sum().clamp(min=1)
+    return total

@@ -22,7 +22,8 @@ _FEW = 16
 
 @dataclass
 class Elo(Head, kind="elo"):
-    """share · global rating + (1 - share) · rating after the battles of the N nearest stored queries (arXiv 2409.15518).
+    """share · global rating + (1 - share) · rating after the battles of the N nearest stored queries (arXiv
+    2409.15518).
 
     Scores are mean win probabilities against the other members at these ratings, in the order of the ratings.
     """
@@ -32,7 +33,8 @@ class Elo(Head, kind="elo"):
     begins: Ints
     """[capacity], where the battles of each stored query begin."""
     first: Ints
-    """[battles' capacity], a member, of which ``fought`` hold one; the battles in the order in which they were fought."""
+    """[battles' capacity], a member, of which ``fought`` hold one; the battles in the order in which they were
+    fought."""
     second: Ints
     score: Floats
     """What the first got."""
@@ -152,10 +154,10 @@ class Elo(Head, kind="elo"):
 
     def _append(self, x: Floats, first: int, second: int, score: float) -> None:
         self.x = appended(self.x, self.count, x)
-        self.begins = appended(self.begins, self.count, np.array(self.fought))
+        self.begins = appended(self.begins, self.count, self.fought)
         self.count += 1
         for name, value in (("first", first), ("second", second), ("score", score)):
-            setattr(self, name, appended(getattr(self, name), self.fought, np.array(value)))
+            setattr(self, name, appended(getattr(self, name), self.fought, value))
         self._fight(self.fought + 1)
 
 

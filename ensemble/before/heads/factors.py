@@ -57,7 +57,11 @@ class Factors(Head, kind="factors"):
     def _within(self) -> np.ndarray:
         """[M], who is within the limits of cost, latency and load; what is not known breaks none."""
         able = np.ones(len(self.cost), bool)
-        for values, most in ((self.cost, self.most_cost), (self.latency, self.most_latency), (self.load, self.most_load)):
+        for values, most in (
+            (self.cost, self.most_cost),
+            (self.latency, self.most_latency),
+            (self.load, self.most_load),
+        ):
             if most is not None:
                 able &= ~(values > most)
         return able

@@ -11,6 +11,8 @@ import numpy as np
 from ensemble.before.heads.head import Head, Outcome
 from ensemble.outcomes.dense import Floats, Ints, mean_observed
 
+_OWN = -4.0
+"""Below every similarity of unit rows."""
 _BLOCK = 1024
 """Queries compared with the whole store at once: bounds memory, not results."""
 
@@ -62,13 +64,19 @@ class Neighbours(Head, kind="neighbours"):
     def scores(self, x: Floats) -> Floats:
         return np.asarray(self.scores_at(x, (self.k,))[0])
 
-    def scores_at(self, x: Floats, ks: Sequence[int]) -> Floats:
-        """[K, n, M], the scores with other numbers of neighbours, for one comparison with the store."""
+    def scores_at(self, x: Floats, ks: Sequence[int], own: Ints | None = None) -> Floats:
+        """[K, n, M], the scores with other numbers of neighbours, for one comparison with the store.
+
+        Args:
+            own: [n], the row of the store that is the query itself and says nothing of it.
+        """
         heads = [replace(self, k=k) for k in ks] if tuple(ks) != (self.k,) else [self]
         found: Floats = np.zeros((len(heads), len(x), self.quality.shape[1]))
         for start in range(0, len(x), _BLOCK):
             rows = slice(start, start + _BLOCK)
             similarity = x[rows].astype(np.float32) @ self.x.T
+            if own is not None:
+                similarity[np.arange(len(similarity)), own[rows]] = _OWN
             for place, head in enumerate(heads):
                 found[place, rows] = head._read(similarity)
         return found
@@ -103,7 +111,7 @@ class Neighbours(Head, kind="neighbours"):
         if self.half_life > 0:
             age = np.minimum(len(self.x) - 1 - nearest, self.learned)
             weight = weight * 2 ** (-age / self.half_life)
-        return weight
+        return np.where(similarity > _OWN, weight, 0)
 
     def learn(self, outcome: Outcome) -> None:
         if self._end == len(self._room[0]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BETWEEN = "|"
 """Stands between the parts of a member's name."""
+_SLIGHT = 0.3
+"""Of the hidden units' first weights: units tell members apart before they tell queries apart."""
 
 
 @dataclass
@@ -78,14 +81,11 @@ def values(x: Floats, hidden: Floats, vectors: Floats, out: Floats) -> Floats:
     return np.stack([np.maximum(seen + vector[:-1], 0) @ out + vector[-1] for vector in vectors], axis=1)
 
 
-def parts_of(members: Sequence[str]) -> Floats:
-    """[M, P], 1 where a member has a part; parts at different places of the name are different ones."""
-    made = [list(enumerate(name.split(BETWEEN))) for name in members]
-    places = {part: place for place, part in enumerate(dict.fromkeys(part for parts in made for part in parts))}
-    found = np.zeros((len(members), len(places)))
-    for row, parts in zip(found, made, strict=True):
-        row[[places[part] for part in parts]] = 1
-    return found
+def parts_of(members: Sequence[str]) -> tuple[Floats, list[str]]:
+    """[M, P], 1 where a member has a part, and the parts; at different places of the name they are different ones."""
+    made = [[f"{place}{BETWEEN}{part}" for place, part in enumerate(name.split(BETWEEN))] for name in members]
+    parts = sorted({part for mine in made for part in mine})
+    return np.array([[float(part in mine) for part in parts] for mine in made]), parts
 
 
 def _fitted(
@@ -100,7 +100,7 @@ def _fitted(
 ) -> tuple[Floats, Floats, Floats]:
     import torch
 
-    random, parts = np.random.default_rng([seed, 23]), parts_of(members)
+    parts, _ = parts_of(members)
     share = torch.tensor(parts, dtype=torch.float32)
 
     def loss(parameters: Tensors, rows: Tensors) -> torch.Tensor:
@@ -108,19 +108,26 @@ def _fitted(
         units = torch.relu((rows["x"] @ parameters["hidden"])[:, None, :] + shifts + parameters["shift"])
         return error(units @ parameters["out"] + bias, rows["target"])
 
-    start = {
-        "hidden": random.standard_normal((x.shape[1], width)),
-        "shift": random.standard_normal(width) / 2,
-        "shifts": np.zeros((parts.shape[1], width)),
-        "out": random.standard_normal(width) / width,
-        "biases": np.linalg.lstsq(parts, means, rcond=None)[0],
-    }
-    found = settle(start, loss, {"x": x, "target": target}, options, seed)
+    found = settle(_start(x.shape[1], members, means, width, seed), loss, {"x": x, "target": target}, options, seed)
     vectors = np.concatenate(
         [parts @ found["shifts"] + found["shift"], (parts @ found["biases"])[:, None]],
         axis=1,
     )
     return vectors, found["hidden"], found["out"]
+
+
+def _start(d: int, members: Sequence[str], means: Floats, width: int, seed: int) -> dict[str, Floats]:
+    """What a part starts from is drawn by its name, so that the members' order does not matter."""
+    random = np.random.default_rng([seed, 23])
+    parts, names = parts_of(members)
+    drawn = [np.random.default_rng([seed, 29, crc32(name.encode())]).standard_normal(width) for name in names]
+    return {
+        "hidden": _SLIGHT * random.standard_normal((d, width)),
+        "shift": random.standard_normal(width) / 2,
+        "shifts": np.stack(drawn),
+        "out": random.standard_normal(width) / np.sqrt(width),
+        "biases": np.linalg.lstsq(parts, means, rcond=None)[0],
+    }
 
 
 def squares(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ _BLOCK = 256
 
 @dataclass
 class SimilarityRanking(Head, kind="similarity-ranking"):
-    """A stored battle weighs 10 · 10^(similarity ÷ largest similarity); members of one tier are one competitor.
+    """A stored battle weighs 10 · 10^(s · similarity ÷ largest similarity); members of one tier are one competitor.
 
     The weighted battles between tiers are all that Bradley-Terry needs, so a query costs one pass over the store
     and a fit of T numbers. Scores are mean win probabilities against the other members; within a tier members are
@@ -37,6 +37,8 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
     count: int
     pseudo: float = 1.0
     """Ties of weight 1 added to each pair of tiers, so that strengths are finite."""
+    sharpness: float = 1.0
+    """s of the weights 10 · 10^(s · similarity ÷ largest similarity); 1 as published."""
 
     learns: ClassVar[bool] = True
     prefers: ClassVar[bool] = True
@@ -44,7 +46,7 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
 
     @classmethod
     def fit(
-        cls, x: Floats, found: Battles, expected: Floats, groups: int = 10, pseudo: float = 1.0
+        cls, x: Floats, found: Battles, expected: Floats, groups: int = 10, sharpness: float = 1.0
     ) -> SimilarityRanking:
         """
         Args:
@@ -52,14 +54,17 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
             found: of queries that are rows of ``x``.
             expected: [M], mean quality.
             groups: tiers at most.
+            sharpness: see the field.
         """
         everyone = np.arange(len(expected))
         overall = wins(found, len(x), everyone).sum(axis=0)
-        tier = tiers(bradley_terry(overall, pseudo), groups)
+        tier = tiers(bradley_terry(overall, cls.pseudo), groups)
         points = wins(found, len(x), tier)
         fought = points.any(axis=(1, 2))
         rows = points[fought].reshape(int(fought.sum()), -1)
-        return cls(x[fought].astype(np.float32), rows, tier, np.asarray(expected, float), len(rows), pseudo)
+        return cls(
+            x[fought].astype(np.float32), rows, tier, np.asarray(expected, float), len(rows), sharpness=sharpness
+        )
 
     @property
     def _count(self) -> int:
@@ -71,7 +76,7 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
         return np.concatenate(blocks) if blocks else np.zeros((0, self._count))
 
     def _strengths(self, x: Floats) -> Floats:
-        weight = weights(x.astype(np.float32) @ self.x[: self.count].T)
+        weight = weights(x.astype(np.float32) @ self.x[: self.count].T, self.sharpness)
         points = weight @ self.wins[: self.count]
         return bradley_terry(points.reshape(len(x), self._count, self._count), self.pseudo)
 
@@ -104,12 +109,13 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
         self.count += 1
 
 
-def weights(similarity: Floats) -> Floats:
-    """[n, N], 10 · 10^(similarity ÷ largest of the row); where nothing is similar all stored queries count the same.
+def weights(similarity: Floats, sharpness: float = 1.0) -> Floats:
+    """[n, N], 10 · 10^(s · similarity ÷ largest of the row); where nothing is similar all stored queries count the
+    same.
 
     >>> weights(np.array([[0.9, 0.5, 0.1]])).round(6).tolist()
     [[100.0, 35.938137, 12.915497]]
     """
     largest = similarity.max(axis=1, keepdims=True, initial=0.0)
     share = np.where(largest > 0, similarity / np.where(largest > 0, largest, 1), 0.0)
-    return np.asarray(10 * 10**share)
+    return np.asarray(10 * 10 ** (sharpness * share))

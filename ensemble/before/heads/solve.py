@@ -66,7 +66,7 @@ def logistic(x: Floats, target: Floats, penalty: float, weight: Floats, start: F
         entropy = counts * (np.logaddexp(0, logits) - wanted * logits)
         return float(entropy.sum()), counts * (sigmoid(logits) - wanted)
 
-    return _descend(loss, x, penalty, start)
+    return descend(loss, x, penalty, start, start)
 
 
 def softmax(x: Floats, label: Floats, penalty: float, start: Floats) -> Floats:
@@ -84,7 +84,7 @@ def softmax(x: Floats, label: Floats, penalty: float, start: Floats) -> Floats:
         entropy = -(wanted * np.log(np.maximum(shares, 1e-300))).sum()
         return float(entropy), np.where(seen, shares * wanted.sum(axis=1, keepdims=True) - wanted, 0.0)
 
-    return _descend(loss, x, penalty, start)
+    return descend(loss, x, penalty, start, start)
 
 
 def sigmoid(logits: Floats) -> Floats:
@@ -101,7 +101,8 @@ def shared(logits: Floats) -> Floats:
     return np.asarray(raised / np.where(total > 0, total, 1.0))
 
 
-def _descend(loss: Loss, x: Floats, penalty: float, start: Floats) -> Floats:
+def descend(loss: Loss, x: Floats, penalty: float, start: Floats, centre: Floats) -> Floats:
+    """Weights [d + 1, M] of least loss + penalty ÷ 2 · |w − centre|², sought from a start by L-BFGS."""
     from scipy.optimize import minimize
 
     # A sum over many rows would leave the first step of the search far out; the mean has the same least point.
@@ -109,7 +110,7 @@ def _descend(loss: Loss, x: Floats, penalty: float, start: Floats) -> Floats:
 
     def objective(flat: Floats) -> tuple[float, Floats]:
         weights = flat.reshape(start.shape)
-        away = weights - start
+        away = weights - centre
         away[-1] = 0.0
         total, slope = 0.5 * penalty * float((away**2).sum()), penalty * away
         for rows in _blocks(len(x)):
@@ -120,7 +121,7 @@ def _descend(loss: Loss, x: Floats, penalty: float, start: Floats) -> Floats:
             slope[-1] += change.sum(axis=0)
         return total * scale, (slope * scale).ravel()
 
-    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-7}
+    options = {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-9, "gtol": 1e-6}
     result = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(result.x).reshape(start.shape)
 

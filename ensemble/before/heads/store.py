@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from ensemble.outcomes.dense import Floats
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 _ROOM = 64
 """Rows that are made room for at least."""
 
 
-def appended(rows: Floats, count: int, row: Floats) -> Floats:
+def appended(rows: Array, count: int, row: npt.ArrayLike) -> Array:
     """The array with a row at place ``count``: the same one while it has room, else one with twice as much.
 
     Args:

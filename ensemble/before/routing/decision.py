@@ -18,9 +18,9 @@ from ensemble.member import Card
 from ensemble.outcomes.dense import Bools, Floats
 from ensemble.request import Request
 
-Why = Literal["policy", "doubt", "shadow", "filtered"]
-"""Whose choice it is who answers: the policy's; or the fallback's, as the router is in doubt, as it only looks on, or
-as nobody may be chosen."""
+Why = Literal["policy", "doubt", "shadow", "filtered", "unread"]
+"""Whose choice it is who answers: the policy's; or the fallback's, as the router is in doubt, as it only looks on, as
+nobody may be chosen, or as the question could not be read."""
 
 _BYTES_A_TOKEN = 4.0
 """Of English text; for costs."""
@@ -36,6 +36,14 @@ class Reading:
     """[1, M], of all columns of the router."""
     doubt: bool = False
     """The prediction is not to be trusted."""
+    unread: bool = False
+    """There is none: what was to read the question has failed."""
+
+    @classmethod
+    def none(cls, members: tuple[str, ...], best: int) -> Reading:
+        """Of a question that could not be read."""
+        nothing = np.zeros((1, len(members)))
+        return cls(Prediction(nothing, nothing, nothing, members, best), unread=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,12 @@ def route(
     among = prediction.among(columns, best)
     open_to = allowed if allowed.any() else np.ones(len(arms), bool)
     choice = policy.choose(among, open_to[None], random)
-    whys: list[tuple[bool, Why]] = [(not allowed.any(), "filtered"), (reading.doubt, "doubt"), (shadow, "shadow")]
+    whys: list[tuple[bool, Why]] = [
+        (reading.unread, "unread"),
+        (not allowed.any(), "filtered"),
+        (reading.doubt, "doubt"),
+        (shadow, "shadow"),
+    ]
     return Route(
         arms=tuple(arms),
         scores=choice.scores[0],

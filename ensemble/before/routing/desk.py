@@ -136,9 +136,9 @@ class Desk:
         if by:
             self.counts[name, tuple(labels.items())] += by
 
-    def stats(self) -> Mapping[Count, float]:
+    def stats(self) -> dict[str | Count, float]:
         """Value by name and labels."""
-        return dict(self.counts)
+        return {name: float(value) for name, value in self.counts.items()}
 
 
 async def _read(loaded: Loaded, waiting: Iterable[_Waiting]) -> None:

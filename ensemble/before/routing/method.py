@@ -27,7 +27,7 @@ from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.loading import Source, fitted_to
 from ensemble.before.routing.router import Router
 from ensemble.before.training import FitOptions, Training
-from ensemble.errors import BadRequest, ConfigurationError
+from ensemble.errors import BadRequest, ConfigurationError, MemberError, Overloaded
 from ensemble.member import Card
 from ensemble.method import Members, Method, Options
 from ensemble.request import Event, Request, Trace
@@ -64,7 +64,7 @@ class Routing(Method[RoutingOptions]):
     """Base of the methods that let one member answer, or a few, chosen from the question alone."""
 
     options: RoutingOptions
-    naming = ("fallback",)
+    naming: ClassVar[tuple[str, ...]] = ("fallback",)
     fixed = ("path", "strategies", "arms", "shadow")
     joint = False
     takes_encoder: ClassVar[bool] = True
@@ -126,7 +126,7 @@ class Routing(Method[RoutingOptions]):
     async def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         desk = members.prepared or self.prepared("", [member.card for member in members], Encoders())
         loaded = desk.loaded
-        reading = await self.read(request, members, desk, loaded)
+        reading = await self._read(request, members, desk, loaded)
         decided = self._routed(request, [member.card for member in members], loaded, reading)
         desk.note(decided)
         yield Trace("route", {"ensemble": desk.name, "artifact": loaded.digest, **decided.told()})
@@ -135,6 +135,15 @@ class Routing(Method[RoutingOptions]):
         async with aclosing(answered(request, members, decided, voting, told, failed)) as events:
             async for event in events:
                 yield event
+
+    async def _read(self, request: Request, members: Members, desk: Desk, loaded: Loaded) -> Reading:
+        """The reading; none where an encoder, or a member that is asked for it, fails."""
+        try:
+            return await self.read(request, members, desk, loaded)
+        except (MemberError, Overloaded) as error:
+            members.passed_over(error, error.through or error.member or self.name)
+            desk.count("route_unread", 1, reason=error.code)
+            return Reading.none(loaded.router.members, loaded.router.best)
 
     def _routed(self, request: Request, cards: Sequence[Card], loaded: Loaded, reading: Reading) -> Route:
         names = [card.name for card in cards]

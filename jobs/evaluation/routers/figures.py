@@ -124,7 +124,7 @@ def _row(found: Comparison, own: Taken, seed: int, *, router: bool, **more: obje
 
 def against(own: Taken, other: Taken, seed: int) -> Difference:
     """Quality against another way of choosing, on the same queries."""
-    apart = np.asarray(own.quality, float) - other.quality
+    apart = own.quality.astype(np.float64) - other.quality.astype(np.float64)
     low, high = interval(apart, seed=seed)
     return Difference(float(apart.mean()), low, high, int((apart > 0).sum()), int((apart < 0).sum()))
 

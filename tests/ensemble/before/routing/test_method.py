@@ -219,7 +219,11 @@ class Elsewhere(ServedEncoder):
     def __init__(self, fingerprint: str, size: int = 3) -> None:
         self.name, self.fingerprint, self.size = "mini", fingerprint, size
 
+    error: Exception | None = None
+
     async def embed(self, texts: Any) -> Floats:
+        if self.error is not None:
+            raise self.error
         return FirstWord().embed(texts)
 
 
@@ -227,6 +231,16 @@ async def test_a_served_encoder(tmp_path: Path) -> None:
     path = artifact(tmp_path / "r", router(encoder=None), encoder="mini f1")
     routed = ensemble(path, encoders=Encoders({"mini": Elsewhere("f1")}))
     assert (await routed.answer(Request.of("word 1"))).text == "b"
+
+
+async def test_where_the_encoder_is_away_the_fallback_answers(tmp_path: Path) -> None:
+    away = Elsewhere("f1")
+    path = artifact(tmp_path / "r", router(encoder=None), encoder="mini f1")
+    routed = ensemble(path, encoders=Encoders({"mini": away}))
+    away.error = MemberLost("mini is away", member="mini")
+    answer = await routed.answer(Request.of("word 1"))
+    assert (answer.text, trace(answer)["why"]) == ("a", "unread")
+    assert answer.choices[0].incidents == (Incident("dropped", "member_lost", "mini"),)
 
 
 REFUSED = {

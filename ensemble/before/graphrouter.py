@@ -1,0 +1,57 @@
+"""GraphRouter: a graph of queries and members, whose edges are outcomes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ensemble.before.costs import known
+from ensemble.before.heads.descent import Descent
+from ensemble.before.heads.graph import Graph
+from ensemble.before.routing.method import Routing, RoutingOptions
+from ensemble.before.routing.router import Router
+from ensemble.before.training import FitOptions, Training
+from ensemble.member import Capability
+from ensemble.method import Stage, method
+
+
+class GraphrouterFit(Descent):
+    """Options of the fit of ``graphrouter``."""
+
+    batch: int = Field(default=1024, ge=1)
+    """Queries for each step; a member's state while fitting is made of them. Omitted: 1024."""
+    size: int = Field(default=64, ge=1)
+    """Numbers in a node's state. Omitted: 64."""
+    hidden: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the edges that each step hides and foretells from the others. Omitted: 0.3."""
+
+
+@method("graphrouter", stage=Stage.BEFORE, paper="2410.03834", needs={Capability.GENERATE}, options=RoutingOptions)
+class GraphRouter(Routing):
+    """GraphRouter (arXiv 2410.03834): P(right) = sigmoid(mean(x0 * z_m)), where x0 is the aligned query and z_m two
+    layers on the messages of the outcomes that the member has had.
+
+    A query in service has no edges, so z does not depend on it and is made once for all. A new member has a state from
+    its first outcomes on, and every outcome in service is an edge more; no weight changes.
+
+    Asks of members: one answer of the chosen one.
+
+    Departures from the paper and its code:
+
+    * A member's state is made from its outcomes alone; texts that describe tasks and members are not read.
+    * Edges foretell quality, graded or 0/1, of every member; not who is the best, of whom there often are several.
+    * Messages are linear in the query and gated by the edge's quality and cost, so that their sums are all that is kept.
+    * The number of passes is chosen on queries held out from the fit, not on the test set.
+    """
+
+    Fit: ClassVar[type[FitOptions]] = GraphrouterFit
+
+    @classmethod
+    def fit(cls, training: Training, options: FitOptions) -> Router:
+        assert isinstance(options, GraphrouterFit)
+        table = training.table
+        cost = table.cost.astype(np.float64)
+        head = Graph.fit(training.x, table.quality, cost, options.size, options.hidden, options, training.seed)
+        return Router(table.members, table.best, head, known(training))

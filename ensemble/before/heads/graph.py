@@ -1,0 +1,173 @@
+"""Graph: queries and members are nodes, outcomes are edges; a member's state is made from its edges alone.
+
+So a member that was never fitted to has a state as soon as it has outcomes, and every outcome changes the state of who
+gave it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ensemble.before.heads.abilities import log_odds
+from ensemble.before.heads.descent import Descent, cross_entropy, settle
+from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.heads.solve import sigmoid
+from ensemble.outcomes.dense import Floats
+
+if TYPE_CHECKING:
+    import torch
+
+    from ensemble.before.heads.descent import Tensors
+
+_PRIOR = 5.0
+"""Edges of a mean member that each member's own are drawn to."""
+_SLIGHT = 0.01
+"""Of weights that are to grow from next to nothing."""
+
+
+@dataclass
+class Graph(Head, kind="graph"):
+    """Score = sigmoid(mean over r of x0 * z + own): x0 is linear in the query, z is two layers on the member's edges,
+    own the log-odds of the edges' mean quality.
+
+    A message is the product of an edge's attribute (quality, or cost) and the query's embedding, both less their means
+    over the member's edges; a member's messages are averaged.
+    """
+
+    sums: Floats
+    """[M, 3, d + 1], over each member's edges, of (quality, cost, 1) times [x, 1]."""
+    unit: float
+    """Money that is a cost of 1."""
+    align: Floats
+    """[d, r], of the queries."""
+    gather: Floats
+    """[2, d, r], of the messages."""
+    combine: Floats
+    """[2 r + 1, r], after the first layer."""
+    skip: Floats
+    """[2 r, r], beside the second layer."""
+
+    learns: ClassVar[bool] = True
+
+    def states(self) -> tuple[Floats, Floats]:
+        """z [M, r] and own [M]."""
+        means = (self.sums + _PRIOR * _mean(self.sums)) / (self.sums[:, 2, -1] + _PRIOR)[:, None, None]
+        messages = means[:, :2, :-1] - means[:, :2, -1:] * means[:, 2:, :-1]
+        got = np.einsum("mkd,kdr->mkr", messages * len(self.align), self.gather).reshape(len(means), -1)
+        z = np.maximum(got, 0) @ self.combine[:-1] + self.combine[-1] + got @ self.skip
+        return z, log_odds(means[:, 0, -1])
+
+    def scores(self, x: Floats) -> Floats:
+        z, own = self.states()
+        return sigmoid(matched(x @ self.align, z) + own)
+
+    def learn(self, outcome: Outcome) -> None:
+        """One edge more; a cost that is not known counts as the member's mean."""
+        member, row = outcome.member, np.append(outcome.x, 1.0)
+        mean = self.sums[member, 1, -1] / max(self.sums[member, 2, -1], 1.0)
+        cost = mean if np.isnan(outcome.cost) else outcome.cost / self.unit
+        self.sums[member] += np.outer([outcome.quality, cost, 1.0], row)
+
+    def widen(self, x: Floats, quality: Floats) -> Graph:
+        """The new member's edges have the cost of a mean edge."""
+        new = np.zeros_like(self.sums[:1])
+        if len(x):
+            cost = np.full(len(x), _mean(self.sums)[1, -1])
+            new[0] = _summed(x, np.stack([quality, cost, np.ones(len(x))]))
+        return replace(self, sums=np.concatenate([self.sums, new]))
+
+    @classmethod
+    def fit(
+        cls, x: Floats, quality: Floats, cost: Floats, size: int, hidden: float, options: Descent, seed: int = 0
+    ) -> Graph:
+        """Every step hides some of the edges and foretells them from the others.
+
+        Args:
+            x: [n, d], unit rows.
+            quality: [n, M], NaN where not observed.
+            cost: [n, M], money; NaN counts as the member's mean, or 0.
+            size: r.
+            hidden: share of the edges that a step hides.
+        """
+        unit = float(np.nanmax(cost)) if (~np.isnan(cost)).any() and np.nanmax(cost) > 0 else 1.0
+        rows = {"x": x, "quality": quality, "cost": _filled(cost) / unit}
+        found = settle(_start(x.shape[1], size, seed), _Masked(hidden, seed), rows, options, seed)
+        seen = ~np.isnan(quality)
+        attributes = np.stack([np.nan_to_num(quality), rows["cost"], np.ones_like(quality)]) * seen
+        sums = np.stack([_summed(x, attributes[:, :, m]) for m in range(quality.shape[1])])
+        return cls(sums, unit, **found)
+
+
+def _summed(x: Floats, attributes: Floats) -> Floats:
+    """[3, d + 1] of one member: attributes [3, n] of its edges times [x, 1]."""
+    return np.concatenate([attributes @ x, attributes.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _mean(sums: Floats) -> Floats:
+    """[3, d + 1], over all edges."""
+    return np.asarray(sums.sum(axis=0) / max(sums[:, 2, -1].sum(), 1.0))
+
+
+def matched(queries: Floats, states: Floats) -> Floats:
+    """[n, M], mean over r of queries [n, r] * states [M, r]."""
+    return np.asarray(queries @ states.T / states.shape[1])
+
+
+def _filled(cost: Floats) -> Floats:
+    seen = ~np.isnan(cost)
+    means = np.where(seen, cost, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return np.where(seen, cost, means)
+
+
+def _start(d: int, size: int, seed: int) -> dict[str, Floats]:
+    random = np.random.default_rng([seed, 31])
+
+    def layer(*shape: int) -> Floats:
+        return random.standard_normal(shape)
+
+    # At the start a score is x · (message of quality), seen through one projection: like a query, like an outcome.
+    align = layer(d, size)
+    return {
+        "align": align,
+        "gather": np.stack([align, layer(d, size)]),
+        "combine": _SLIGHT * layer(2 * size + 1, size),
+        "skip": np.concatenate([np.eye(size), np.zeros((size, size))]),
+    }
+
+
+class _Masked:
+    """The loss: which edges are hidden is drawn anew at each call."""
+
+    def __init__(self, hidden: float, seed: int) -> None:
+        import torch
+
+        self._hidden, self._draws = hidden, torch.Generator().manual_seed(seed)
+
+    def __call__(self, parameters: Tensors, rows: Tensors) -> torch.Tensor:
+        import torch
+
+        quality = rows["quality"]
+        gone = torch.rand(quality.shape, generator=self._draws) < self._hidden
+        return cross_entropy(edges(parameters, rows, ~gone), torch.where(gone, quality, torch.nan))
+
+
+def edges(parameters: Tensors, rows: Tensors, visible: torch.Tensor) -> torch.Tensor:
+    """[n, M], log-odds of all edges, from those that are visible [n, M] and observed alone."""
+    import torch
+
+    quality = rows["quality"]
+    seen = (visible & ~torch.isnan(quality)).float()
+    x = torch.cat([rows["x"], torch.ones(len(quality), 1)], dim=1)
+    attributes = torch.stack([torch.nan_to_num(quality), rows["cost"], torch.ones_like(quality)])
+    sums = torch.einsum("knm,nd->mkd", attributes * seen, x)
+    prior = sums.sum(dim=0) / sums[:, 2, -1].sum().clamp(min=1)
+    means = (sums + _PRIOR * prior) / (sums[:, 2, -1] + _PRIOR)[:, None, None]
+    messages = means[:, :2, :-1] - means[:, :2, -1:] * means[:, 2:, :-1]
+    got = torch.einsum("mkd,kdr->mkr", messages * messages.shape[2], parameters["gather"]).flatten(1)
+    combine = parameters["combine"]
+    states = torch.relu(got) @ combine[:-1] + combine[-1] + got @ parameters["skip"]
+    own = means[:, 0, -1].clamp(0.01, 0.99).logit()
+    return rows["x"] @ parameters["align"] @ states.T / states.shape[1] + own
