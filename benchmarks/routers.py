@@ -4,10 +4,11 @@
     python benchmarks/routers.py --data DIR --routers knn_router embedllm --sets routerbench3:random
     python benchmarks/routers.py --data DIR --write docs/routers.md
 
-DIR (or the environment variable ENSEMBLE_DATA) holds the sets routerbench3, alpacaeval2, routerarena_pair, routerdc7
-and routellm_pair, each a folder that ``ensemble.outcomes.table.read`` reads, with embeddings of the queries. Divisions:
-a seeded draw of 70 % to fit to (``random``), the origin's parts without texts that are tested on (``origin``), and
-tasks that were not fitted to (``ood``); of the pair, its tasks. Only queries that every member answered.
+DIR (or the environment variable ENSEMBLE_DATA) holds the sets routerbench3, alpacaeval2, routerarena_pair, openllm19,
+routerdc7 and routellm_pair, each a folder that ``ensemble.outcomes.table.read`` reads, with embeddings of the queries;
+where there are none, as there are no texts, the known task is the embedding. Divisions: a seeded draw of 70 % to fit to
+(``random``), the origin's parts without texts that are tested on (``origin``), and tasks that were not fitted to
+(``ood``); of the pair, its tasks. Only queries that every member answered.
 
 What was computed is kept in ``--output`` and used again unless ``--again`` names the router (or ``all``). ``--write``
 puts the tables between the markers of a Markdown file. Ends with one line of JSON.
@@ -129,6 +130,7 @@ SETS = (
     Set("routerbench3", "random", at_random),
     Set("alpacaeval2", "random", at_random),
     Set("routerarena_pair", "random", at_random),
+    Set("openllm19", "random", at_random),
     Set("routerdc7", "origin", as_at_the_origin),
     Set("routerdc7", "ood", out_of_distribution),
     Set("routerdc7", "random", at_random),
@@ -138,13 +140,22 @@ SETS = (
 )
 
 
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows of unit length; what travelled as float16 is so but for rounding."""
+    x = features.astype(np.float32)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9))
+
+
+def known_task(view: Dense) -> np.ndarray:
+    """A vector of its own for each task."""
+    tasks, place = np.unique(np.array(view.tasks), return_inverse=True)
+    return np.eye(len(tasks), dtype=np.float32)[place]
+
+
 def division(data: Path, of: Set) -> Division:
     outcomes = read(data / of.folder, responses=False)
     view = outcomes.dense()
-    assert view.features is not None, f"{of.folder} has no embeddings"
-    x = view.features.astype(np.float32)
-    # What travelled as float16 is of unit length but for rounding.
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    x = known_task(view) if view.features is None else unit(view.features)
     fit, test = of.divide(outcomes, view)
     return Division(*(Training(table=view.rows(part), x=x[part], seed=SEED) for part in (fit, test)))
 
@@ -245,6 +256,15 @@ def _cell(row: Row | None) -> str:
     return f"{100 * row.quality:.1f}{mark}"
 
 
+def macro(told: Mapping[str, Sequence[Row]]) -> Words:
+    """Means over tasks of the mean quality on each, in the form of RouterDC's paper."""
+    sets = [name for name in told if name in ("routerdc7:origin", "routerdc7:ood")]
+    names = list(dict.fromkeys(row.name for name in sets for row in told[name]))
+    of = {name: {row.name: np.mean(list(row.tasks.values())) for row in told[name]} for name in sets}
+    body = [[name, *(f"{100 * of[s][name]:.2f}" if name in of[s] else "" for s in sets)] for name in names]
+    return Words("Mean over tasks, %", ("system", *sets), body if sets else [])
+
+
 def areas(told: Mapping[str, tuple[Comparison, Sequence[Row]]]) -> Iterable[Words]:
     for name, (found, of) in told.items():
         if found.zero and not name.startswith("routellm"):
@@ -271,7 +291,7 @@ def _pair(pair: Any) -> str:
 def write(told: Mapping[str, tuple[Comparison, Sequence[Row]]], file: Path) -> None:
     """Put the tables between the markers."""
     by_set = {name: of for name, (_, of) in told.items()}
-    tables = [summary(by_set), pairs(by_set), *areas(told)]
+    tables = [summary(by_set), macro(by_set), pairs(by_set), *areas(told)]
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables if table.rows]
     text = file.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)

@@ -48,7 +48,7 @@ def serving(
 
 
 def _deployment(configuration: Configuration, name: str) -> str:
-    return f"ensemble-{name}" if name in configuration.ensembles else f"model-{name}"
+    return f"ensemble-{name}" if name in configuration.ensembles else f"model-{configuration.bases[name]}"
 
 
 def _served(configuration: Configuration, deployment: str) -> bool:

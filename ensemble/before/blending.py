@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ensemble.before.costs import MeanCosts, known
+from ensemble.before.costs import MeanCosts
 from ensemble.before.heads.arms import Constant
 from ensemble.before.policies import Policy, Sample
 from ensemble.before.routing.method import Routing, RoutingOptions
@@ -38,8 +38,8 @@ class BlendingOptions(RoutingOptions):
     weights: tuple[float, ...] | None = Field(default=None)
     """Weight of the draw, one for each member in order. Omitted: all the same, or as the artifact says."""
     sticky: Literal["turn", "conversation"] = "turn"
-    """How long a draw holds: for one answer, or for all answers of a conversation, by how it begins and the request's
-    seed. Omitted: turn."""
+    """How long a draw holds: for one answer, or for all answers of a conversation. Conversations are told apart by
+    their first user message alone: those that begin with the same words have the same member. Omitted: turn."""
 
     @field_validator("weights")
     @classmethod
@@ -80,7 +80,7 @@ class Blending(Routing):
         weights = [options.weights.get(name, 1.0) for name in table.members]
         if min(weights) < 0 or max(weights) == 0 or not np.isfinite(weights).all():
             raise BadRequest("weights are at least 0, and one of them is above 0")
-        return Router(table.members, table.best, Constant(shares(weights)), known(training))
+        return Router(table.members, table.best, Constant(shares(weights)), MeanCosts.fit(training))
 
     def cold(self, members: Sequence[str]) -> Router:
         head = Constant(shares(self.options.weights or [1.0] * len(members)))
@@ -99,7 +99,8 @@ class Blending(Routing):
         if self.options.sticky == "turn":
             return super().random(request)
         begun = next((m.content for m in request.messages if m.role == "user"), request.question)
-        return np.random.default_rng([request.sampling.seed or 0, zlib.crc32(begun.encode())])
+        # A request's seed is another one for each turn, where its sender gives none.
+        return np.random.default_rng(zlib.crc32(begun.encode()))
 
 
 def shares(weights: Sequence[float]) -> Floats:

@@ -42,7 +42,7 @@ class GraphRouter(Routing):
 
     * A member's state is made from its outcomes alone; texts that describe tasks and members are not read.
     * Edges foretell quality, graded or 0/1, of every member; not who is the best, of whom there often are several.
-    * Messages are linear in the query and gated by the edge's quality and cost, so that their sums are all that is kept.
+    * Messages are linear in the query and gated by the edge's quality and cost: their sums are all that is kept.
     * The number of passes is chosen on queries held out from the fit, not on the test set.
     """
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble.before.costs import Costs
 from ensemble.before.heads.descent import Descent
-from ensemble.before.heads.network import regression, values
+from ensemble.before.heads.network import Layers, regression, values
 from ensemble.outcomes.dense import Floats
 
 
@@ -49,12 +49,13 @@ class LengthCosts(Costs, kind="length-costs"):
             width: h.
         """
         most = np.nanmax(np.where(np.isnan(tokens), 0.0, tokens), axis=0)
-        return cls(*regression(x, np.log1p(tokens), members, width, options, seed), prices, most)
+        layers = regression(x, np.log1p(tokens), members, width, options, seed)
+        return cls(layers.vectors, layers.hidden, layers.out, prices, most)
 
     def lengths(self, x: Floats) -> Floats:
         """[n, M], tokens that answers will have."""
-        logs = values(x, self.hidden, self.vectors, self.out)
-        return np.minimum(np.expm1(np.clip(logs, 0, 30)), self.most)
+        logs = values(x, Layers(self.vectors, self.hidden, self.out))
+        return np.asarray(np.minimum(np.expm1(np.clip(logs, 0, 30)), self.most))
 
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return np.asarray(tokens[:, None] * self.prices[:, 0] + self.lengths(x) * self.prices[:, 1])

@@ -8,15 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import MeanCosts, known
+from ensemble.before.costs import MeanCosts
 from ensemble.before.heads.arms import Automaton, Values
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.policies import Policy, Sample
+from ensemble.before.policies import Policy, Prediction, Sample
 from ensemble.before.rewards import Reward, RewardOptions, made
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
 from ensemble.before.training import FitOptions, Training
-from ensemble.member import Capability
+from ensemble.errors import ConfigurationError
+from ensemble.member import Capability, Card
 from ensemble.method import Stage, method
 from ensemble.outcomes.dense import Dense
 
@@ -28,7 +29,6 @@ _POLICIES: dict[str, Policy] = {
     "ucb1": Sample(by="ucb"),
     "thompson": Sample(by="thompson"),
 }
-_ALGORITHM = "How a member's rewards become a choice"
 
 
 class PickLlmFit(RewardOptions):
@@ -42,11 +42,11 @@ class PickLlmFit(RewardOptions):
 
 
 class PickLlmOptions(RoutingOptions):
-    """Options of ``pickllm``; with ``path``, a warm start, the artifact says how rewards are made and used."""
+    """Options of ``pickllm``; with ``path``, a warm start, rewards are made as the artifact says."""
 
     algorithm: Algorithm = "ucb1"
     """automaton: linear reward-inaction; q: Q-learning without states; ucb1 and thompson: the mean reward, and how sure
-    it is. Names the default policy; a start from nothing is of this kind. Omitted: ucb1."""
+    it is. With ``path`` the one that was fitted. Omitted: ucb1."""
 
 
 @method("pickllm", stage=Stage.BEFORE, paper="2412.12170", needs={Capability.GENERATE}, options=PickLlmOptions)
@@ -87,7 +87,14 @@ class PickLlm(Routing):
         order = np.random.default_rng([training.seed, 17]).permutation(len(table))
         for row in order:
             _replay(head, table, int(row), training.x[row])
-        return Router(table.members, table.best, head, known(training))
+        return Router(table.members, table.best, head, MeanCosts.fit(training))
+
+    def _fits(self, members: Sequence[Card], router: Router, prediction: Prediction) -> None:
+        fitted = algorithm_of(router.head)
+        if fitted != self.options.algorithm:
+            rule = f"the router was fitted with the algorithm {fitted}; set algorithm: {fitted}"
+            raise ConfigurationError(rule, param="algorithm")
+        super()._fits(members, router, prediction)
 
     def cold(self, members: Sequence[str]) -> Router:
         nothing = Dense(queries=(), texts=(), members=tuple(members), quality=np.zeros((0, len(members))))
@@ -100,6 +107,13 @@ def started(algorithm: str, members: int, reward: Reward, step: float = 0.1) -> 
     if algorithm == "automaton":
         return Automaton.cold(members, reward, step)
     return Values.cold(members, reward, step=step if algorithm == "q" else 0.0, by=algorithm)
+
+
+def algorithm_of(head: Head) -> str:
+    """Of a head that ``started`` has made."""
+    if isinstance(head, Values):
+        return "q" if head.step else head.by
+    return "automaton"
 
 
 def _replay(head: Head, table: Dense, row: int, x: np.ndarray) -> None:

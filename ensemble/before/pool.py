@@ -73,5 +73,7 @@ def _checked(members: int, k: int | None, cost: Floats | None, budget: float | N
     if cost is None or not (np.asarray(cost) > 0).all():
         raise BadRequest("a budget needs a cost above 0 for each member", param="cost")
     if np.min(cost) > budget:
-        raise BadRequest(f"no member costs as little as {budget:g}; the cheapest costs {np.min(cost):g}", param="budget")
+        raise BadRequest(
+            f"no member costs as little as {budget:g}; the cheapest costs {np.min(cost):g}", param="budget"
+        )
     return np.asarray(cost, float)

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ensemble.before.asking.asking import Asking, AskingOptions
 from ensemble.before.asking.ratings import TEMPLATE, ratings
 from ensemble.before.battles import battles
-from ensemble.before.costs import known
+from ensemble.before.costs import MeanCosts, known
 from ensemble.before.eagle import MOST, require_battles
 from ensemble.before.heads.duels import Descent, fitted
 from ensemble.before.heads.head import Head
@@ -134,7 +134,8 @@ class RouteLlm(Asking):
         table = training.table
         if len(table.members) < 2:
             raise BadRequest("routellm chooses between members; the table has one")
-        return Router(table.members, table.best, _head(training, options), known(training))
+        head = _head(training, options)
+        return Router(table.members, table.best, head, known(training) if head.reads else MeanCosts.fit(training))
 
     async def read(self, request: Request, members: Members, desk: Desk, loaded: Loaded) -> Reading:
         reading = await super().read(request, members, desk, loaded)

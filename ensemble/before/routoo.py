@@ -45,8 +45,8 @@ class Routoo(Routing):
     Departures from the paper and its code:
 
     * A frozen sentence encoder with one hidden layer stands for the language model of 7 billion weights.
-    * The pool is chosen by scores predicted for queries held out from the fit: true outcomes choose by luck, and what an
-      oracle would make of a pool is not what its router does.
+    * The pool is chosen by scores predicted for queries held out from the fit: true outcomes choose by luck, and what
+      an oracle would make of a pool is not what its router does.
     """
 
     Fit: ClassVar[type[FitOptions]] = RoutooFit

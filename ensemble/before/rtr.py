@@ -44,7 +44,7 @@ class Rtr(Routing):
     * Models and strategies have learned vectors alone: a text that describes each is one vector more that never varies.
     * Lengths are learned as logarithms; squared errors of tokens are those of the longest answers.
     * Each pair's log-odds have a constant: that of its model and that of its strategy.
-    * Lengths are set against one unit for all queries, not each query's longest, so that they are one scale for ``mix``.
+    * Lengths are set against one unit for all queries, not each query's longest: one scale for ``mix``.
     * Passes are chosen on queries held out from the fit, not on the test file.
     """
 
@@ -65,9 +65,9 @@ class Rtr(Routing):
 def _prices(table: Dense, cost: str) -> Floats:
     """[M, 2]."""
     lengths = table.output_tokens
-    if np.isnan(lengths).all(axis=0).any():
-        without = ", ".join(m for m, gone in zip(table.members, np.isnan(lengths).all(axis=0), strict=True) if gone)
-        raise BadRequest(f"rtr learns from lengths of answers, and the table has no output_tokens of {without}")
+    if without := [name for m, name in enumerate(table.members) if np.isnan(lengths[:, m]).all()]:
+        rule = "rtr learns from lengths of answers, and the table has no output_tokens of"
+        raise BadRequest(f"{rule} {', '.join(without)}")
     if cost == "money":
         if np.isnan(table.prices).any():
             raise BadRequest("cost: money needs the price of every member's tokens; allowed without: tokens")

@@ -35,8 +35,8 @@ class ShnitzerFit(FitOptions):
     """Least probability that the choice is better than the member that is best on average, who answers otherwise; 0:
     the choice always stands. Omitted: 0.6."""
     fidelity: Literal["fixed", "reference"] = "fixed"
-    """``reference`` makes predictions 1 or 0 before they are weighed by trust, and takes each for one draw. Omitted:
-    fixed."""
+    """``reference`` makes predictions 1 or 0 before they are weighed by trust, takes each for one draw, and knows its
+    trust from whole tasks alone. Omitted: fixed."""
 
 
 @method(
@@ -58,6 +58,8 @@ class ShnitzerBenchmarkRouting(Routing):
     * It chooses for each query. The paper's choice for a task as a whole is ``Trusted.of_task`` of the head.
     * g is not made 1 or 0 first: for a single query that leaves two values, and nothing between members that share one
       (``fidelity: reference``). For the fallback g counts as the mean of k draws.
+    * p is also measured on a fifth of the queries of every task, left out: from whole tasks alone it is the same for a
+      query that is like those of the fit as for one that is not.
     * p is at least ½: a predictor that is mostly wrong is not turned around.
     * k is 64 rather than 5, which is too few for 0/1 outcomes. Clusters are the tasks where the table tells none.
     """
@@ -69,8 +71,8 @@ class ShnitzerBenchmarkRouting(Routing):
         assert isinstance(options, ShnitzerFit)
         table = training.table
         asked = replace(training, table=replace(table, tasks=_tasks(training)))
-        trust = Trust.fit(asked, lambda part: _base(part, options), options.threshold, options.nearest)
         binary = options.fidelity == "reference"
+        trust = Trust.fit(asked, lambda part: _base(part, options), options.threshold, options.nearest, near=not binary)
         base = _base(training, options)
         head = Trusted(base, trust, options.nearest, table.best, options.sure, options.threshold, binary)
         return Router(table.members, table.best, head, known(training))

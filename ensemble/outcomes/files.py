@@ -35,6 +35,15 @@ class Parts(NamedTuple):
     features: Floats | None = None
 
 
+class Whole(NamedTuple):
+    """A table with all its parts."""
+
+    queries: pa.Table
+    cells: pa.Table
+    members: pa.Table
+    features: Floats | None
+
+
 def read(path: Path, *, responses: bool = True) -> Parts:
     """The parts as they are on disk.
 
@@ -51,7 +60,7 @@ def read(path: Path, *, responses: bool = True) -> Parts:
     return Parts(None, table, members)
 
 
-def write(path: Path, parts: Parts) -> None:
+def write(path: Path, parts: Whole) -> None:
     """Write a table; each file is whole or not there.
 
     Raises:
@@ -70,9 +79,8 @@ def write(path: Path, parts: Parts) -> None:
         raise BadRequest(f"{path} cannot be written: {error.strerror or error}", param="output") from error
 
 
-def long(parts: Parts) -> pa.Table:
+def long(parts: Whole) -> pa.Table:
     """One row for each cell, with what is known of its query; queries without cells are not told."""
-    assert parts.queries is not None and parts.members is not None
     places = pc.index_in(parts.cells["query_id"], value_set=parts.queries["query_id"].combine_chunks())
     told = parts.queries.drop_columns(["query_id"]).take(places)
     columns = {name: told[name] for name in told.column_names} | {n: parts.cells[n] for n in parts.cells.column_names}
@@ -154,7 +162,7 @@ def features(path: Path) -> Floats:
     return found
 
 
-def _write_folder(path: Path, parts: Parts) -> None:
+def _write_folder(path: Path, parts: Whole) -> None:
     named = {CELLS: parts.cells, QUERY: parts.queries, MEMBERS: parts.members}
     for name, table in named.items():
         _put(path / name, partial(pq.write_table, table, compression="zstd"))

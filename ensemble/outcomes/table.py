@@ -6,7 +6,7 @@ answer) and members. Knows nothing of how a file is laid out, nor of routers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.errors import BadRequest
-from ensemble.outcomes import files, joins, scatter
+from ensemble.outcomes import checks, files, joins, scatter
 from ensemble.outcomes.dense import Bools, Dense, Floats, Ints
-from ensemble.outcomes.schema import CELLS, MEMBERS, QUERIES, Column, shaped, unique
+from ensemble.outcomes.schema import MEMBERS, QUERIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,22 +57,8 @@ class Outcomes:
         Raises:
             BadRequest: naming the column, row or cell that cannot be used.
         """
-        if queries is None:
-            queries, cells = files.parted(cells, where)
-        cells = _sampled(shaped(cells, CELLS, where))
-        unique(cells, [key for key in ("query_id", "member", "sample") if key in cells.column_names], where)
-        queries = shaped(queries, QUERIES, f"the queries of {where}")
-        unique(queries, ["query_id"], f"the queries of {where}")
-        if members is None:
-            members = pa.table({"member": pc.unique(cells["member"])})
-        members = shaped(members, MEMBERS, f"the members of {where}")
-        unique(members, ["member"], f"the members of {where}")
-        _known(cells, "query_id", queries, where)
-        _known(cells, "member", members, where)
-        if features is not None and (features.ndim != 2 or len(features) != queries.num_rows):
-            rule = f"the features of {where} have the shape {features.shape}; needed: a row for each of"
-            raise BadRequest(f"{rule} {queries.num_rows} queries", param="features")
-        return cls(queries=queries, cells=cells, members=members, features=features)
+        parts = checks.checked(files.Parts(queries, cells, members, features), where)
+        return cls(queries=parts.queries, cells=parts.cells, members=parts.members, features=parts.features)
 
     def __len__(self) -> int:
         """Queries."""
@@ -181,9 +167,9 @@ class Outcomes:
         """
         told, cards = self.queries, self.members
         if queries is not None:
-            told = joins.filled(told, _keyed(queries, QUERIES, "query_id"), "query_id")
+            told = joins.filled(told, checks.keyed(queries, QUERIES, "query_id", "what is joined"), "query_id")
         if members is not None:
-            cards = joins.filled(cards, _keyed(members, MEMBERS, "member"), "member")
+            cards = joins.filled(cards, checks.keyed(members, MEMBERS, "member", "what is joined"), "member")
         return Outcomes.of(self.cells, told, cards, self.features if features is None else features)
 
     def write(self, path: Path | str) -> None:
@@ -193,7 +179,7 @@ class Outcomes:
         Raises:
             BadRequest: one file cannot hold features, or the place cannot be written to.
         """
-        files.write(Path(path), files.Parts(self.queries, self.cells, self.members, self.features))
+        files.write(Path(path), files.Whole(self.queries, self.cells, self.members, self.features))
 
 
 def read(path: Path | str, *, responses: bool = True) -> Outcomes:
@@ -210,25 +196,3 @@ def read(path: Path | str, *, responses: bool = True) -> Outcomes:
     """
     parts = files.read(Path(path), responses=responses)
     return Outcomes.of(parts.cells, parts.queries, parts.members, parts.features, where=str(path))
-
-
-def _sampled(cells: pa.Table) -> pa.Table:
-    """Answers that no sample number tells apart are the first."""
-    if "sample" not in cells.column_names:
-        return cells
-    return cells.set_column(cells.column_names.index("sample"), "sample", cells["sample"].fill_null(0))
-
-
-def _keyed(table: pa.Table, columns: Mapping[str, Column], key: str) -> pa.Table:
-    given = shaped(table, columns, "what is joined")
-    unique(given, [key], "what is joined")
-    return given
-
-
-def _known(cells: pa.Table, key: str, among: pa.Table, where: str) -> None:
-    """Refuse cells of a query or member that is not among them."""
-    strange = pc.invert(pc.is_in(cells[key], value_set=among[key].combine_chunks()))
-    row = pc.index(strange, True).as_py()
-    if row >= 0:
-        rule = f"row {row} of {where}: {key} {cells[key][row].as_py()!r} is not among its {among.num_rows}"
-        raise BadRequest(f"{rule} {'queries' if key == 'query_id' else 'members'}", param=key)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from cluster.schema import Configuration
 from ensemble.errors import BadRequest
 from ensemble.outcomes.table import Outcomes
-from jobs.collecting import answers, judged, questions
+from jobs.collecting import answers, judged, prices, questions
 from jobs.collecting.answers import Plan
 from jobs.collecting.grades import Notion, Row, notion
 from jobs.job import Job
@@ -69,7 +69,7 @@ def collected(configuration: Configuration, plan: Plan, source: Path, grade: str
         cells = answers.cells(plan, configuration)
         quality = _graded(configuration, plan.output, known, queries.to_pylist(), cells, ways, serve)
         cells = cells.append_column("quality", pa.array(quality, pa.float64()))
-        table = Outcomes.of(cells, queries, answers.members(plan, configuration), where=str(plan.output))
+        table = Outcomes.of(cells, queries, prices.members(plan.members, configuration), where=str(plan.output))
         table.write(plan.output)
     return table
 

@@ -33,9 +33,11 @@ class Asking(Routing):
     """What the member that is asked must be able to do."""
 
     def check(self, members: Sequence[Card]) -> None:
+        if self.options.asked is not None:
+            self._check_asked(members)
         super().check(members)
-        if self.options.asked is None:
-            return
+
+    def _check_asked(self, members: Sequence[Card]) -> None:
         found = [card for card in members if card.name == self.options.asked]
         if not found:
             names = ", ".join(card.name for card in members)

@@ -43,17 +43,21 @@ class Trust(Part, kind="trust"):
         return np.asarray(weight @ self.right / weight.sum(axis=1, keepdims=True))
 
     @classmethod
-    def fit(cls, training: Training, build: Build, threshold: float = 0.5, nearest: int = 19) -> Trust:
+    def fit(
+        cls, training: Training, build: Build, threshold: float = 0.5, nearest: int = 19, near: bool = True
+    ) -> Trust:
         """
         Args:
             training: with the tasks of the queries; where they are all one, a fifth of the queries is left out.
             build: fits the predictor.
             threshold: from which quality and which score on an answer is right.
             nearest: queries that the distance is a mean over.
+            near: whether a fifth of the queries is left out as well, each task a point of its own: else nothing is
+                known of queries that are like those of the fit.
         """
         found = [
             (far(out.x, rest.x, nearest).mean(), _hits(build(rest), out, threshold))
-            for out, rest in _left_out(training)
+            for out, rest in _left_out(training, near)
         ]
         away, hits = np.array([pair[0] for pair in found], float), np.stack([pair[1] for pair in found])
         return cls(away, np.maximum(hits, _LEAST), _width(away, hits))
@@ -85,13 +89,17 @@ class Rightness(Guard, kind="rightness"):
         return np.asarray(self.trust.at(self.distance.away(x)).mean(axis=1) < self.limit)
 
 
-def _left_out(training: Training) -> list[tuple[Training, Training]]:
-    """Each task, and the others."""
+def _left_out(training: Training, near: bool) -> list[tuple[Training, Training]]:
+    """What is foretold, and from what."""
     tags, names = numbered(training.table.tasks)
+    rest, held = training.held_out()
     if len(names) == 1:
-        rest, out = training.held_out()
-        return [(out, rest)]
-    return [(training.rows(tags == tag), training.rows(tags != tag)) for tag in range(len(names))]
+        return [(held, rest)]
+    far_off = [(training.rows(tags == tag), training.rows(tags != tag)) for tag in range(len(names))]
+    if not near:
+        return far_off
+    tags, _ = numbered(held.table.tasks)
+    return [*far_off, *((held.rows(tags == tag), rest) for tag in range(int(tags.max()) + 1))]
 
 
 def _hits(head: Head, out: Training, threshold: float) -> Floats:

@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.heads.solve import sigmoid
 from ensemble.outcomes.dense import Floats
 
 _STEPS, _CLOSE = 30, 1e-8
@@ -120,11 +121,6 @@ class Abilities(Head):
             return prior
         logits, _ = self.linearised(x, vector)
         return prior + float((quality * logits - np.logaddexp(0, logits)).sum())
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + e^-logit), without overflow."""
-    return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
 def variances(logits: Floats) -> Floats:

@@ -32,6 +32,7 @@ class Automaton(Head, kind="reward-inaction"):
     """Once one has this probability nothing changes any more."""
 
     learns: ClassVar[bool] = True
+    reads: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
 
     @classmethod
@@ -75,6 +76,7 @@ class Values(Head, kind="arm-values"):
     """What the spread is: ucb1 or thompson."""
 
     learns: ClassVar[bool] = True
+    reads: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
 
     @classmethod
@@ -122,6 +124,7 @@ class Constant(Head, kind="constant"):
     values: Floats
     """[M]."""
 
+    reads: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
 
     def scores(self, x: Floats) -> Floats:

@@ -45,6 +45,8 @@ class Head(Part):
     Subclasses are dataclasses (``@dataclass(slots=True)`` or plain) whose fields are arrays, JSON values or parts.
     """
 
+    reads: ClassVar[bool] = True
+    """Whether scores depend on the query; where they do not, no embedding of it is needed."""
     learns: ClassVar[bool] = False
     """Whether single outcomes change it."""
     prefers: ClassVar[bool] = False

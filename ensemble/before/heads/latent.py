@@ -17,7 +17,7 @@ from ensemble.outcomes.dense import Floats, mean_observed
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Tensors
+    from ensemble.before.heads.descent import Loss, Tensors
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Latent(Abilities, kind="latent"):
             quality: [n, M], NaN where not observed.
             size: r.
         """
-        found = settle(_start(x, quality, size, seed, positive), _loss(positive), rows_of(x, quality), options, seed)
+        found = settle(start(x, quality, size, seed, positive), _loss(positive), rows_of(x, quality), options, seed)
         return assembled(found, positive).settled(x, quality, variance=1.0)
 
 
@@ -69,7 +69,7 @@ def rows_of(x: Floats, quality: Floats) -> dict[str, Floats]:
     return {"x": x, "quality": quality}
 
 
-def _start(x: Floats, quality: Floats, size: int, seed: int, positive: bool) -> dict[str, Floats]:
+def start(x: Floats, quality: Floats, size: int, seed: int, positive: bool) -> dict[str, Floats]:
     """All members start alike but for their means, so that their order does not matter."""
     random = np.random.default_rng([seed, 3])
     members = quality.shape[1]
@@ -84,7 +84,7 @@ def _start(x: Floats, quality: Floats, size: int, seed: int, positive: bool) -> 
     return {"abilities": abilities, "ease": np.zeros(x.shape[1] + 1), "vectors": vectors}
 
 
-def _loss(positive: bool) -> object:
+def _loss(positive: bool) -> Loss:
     def loss(parameters: Tensors, rows: Tensors) -> torch.Tensor:
         return cross_entropy(logits(parameters, rows["x"], positive), rows["quality"])
 

@@ -6,9 +6,9 @@ vector between them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +20,7 @@ from ensemble.outcomes.dense import Floats, mean_observed
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Loss, Tensors
+    from ensemble.before.heads.descent import Tensors
 
 BETWEEN = "|"
 """Stands between the parts of a member's name."""
@@ -38,7 +38,7 @@ class Network(Abilities, kind="network"):
     """[h]."""
 
     def logits(self, x: Floats) -> Floats:
-        return values(x, self.hidden, self.vectors, self.out)
+        return values(x, Layers(self.vectors, self.hidden, self.out))
 
     def linearised(self, x: Floats, vector: Floats) -> tuple[Floats, Floats]:
         units = x @ self.hidden + vector[:-1]
@@ -57,28 +57,40 @@ class Network(Abilities, kind="network"):
             members: names of the columns.
             width: h.
         """
-        means = log_odds(mean_observed(quality, empty=0.5))
-        vectors, hidden, out = _fitted(x, quality, members, width, means, options, seed, cross_entropy)
-        size = vectors.shape[1]
-        head = cls(vectors, np.zeros((len(vectors), size, size)), hidden, out)
+        start = _start(x.shape[1], members, log_odds(mean_observed(quality, empty=0.5)), width, seed)
+        found = _fitted(start, x, quality, members, cross_entropy, options, seed)
+        size = found.vectors.shape[1]
+        head = cls(found.vectors, np.zeros((len(members), size, size)), found.hidden, found.out)
         return head.settled(x, quality, variance=1.0)
+
+
+class Layers(NamedTuple):
+    """What is fitted."""
+
+    vectors: Floats
+    """[M, h + 1], shifts of the hidden units, and a bias."""
+    hidden: Floats
+    """[d, h]."""
+    out: Floats
+    """[h]."""
 
 
 def regression(
     x: Floats, target: Floats, members: Sequence[str], width: int, options: Descent, seed: int = 0
-) -> tuple[Floats, Floats, Floats]:
-    """The same layers by least squares over the observed cells: vectors [M, h + 1], hidden [d, h] and out [h].
+) -> Layers:
+    """The same layers by least squares over the observed cells.
 
     Args:
         target: [n, M], any numbers of a scale near 1, NaN where not observed.
     """
-    return _fitted(x, target, members, width, mean_observed(target, empty=0.0), options, seed, squares)
+    start = _start(x.shape[1], members, mean_observed(target, empty=0.0), width, seed)
+    return _fitted(start, x, target, members, squares, options, seed)
 
 
-def values(x: Floats, hidden: Floats, vectors: Floats, out: Floats) -> Floats:
+def values(x: Floats, layers: Layers) -> Floats:
     """[n, M], what the layers give."""
-    seen = x @ hidden
-    return np.stack([np.maximum(seen + vector[:-1], 0) @ out + vector[-1] for vector in vectors], axis=1)
+    seen = x @ layers.hidden
+    return np.stack([np.maximum(seen + v[:-1], 0) @ layers.out + v[-1] for v in layers.vectors], axis=1)
 
 
 def parts_of(members: Sequence[str]) -> tuple[Floats, list[str]]:
@@ -89,15 +101,14 @@ def parts_of(members: Sequence[str]) -> tuple[Floats, list[str]]:
 
 
 def _fitted(
+    start: dict[str, Floats],
     x: Floats,
     target: Floats,
     members: Sequence[str],
-    width: int,
-    means: Floats,
+    error: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     options: Descent,
     seed: int,
-    error: Loss,
-) -> tuple[Floats, Floats, Floats]:
+) -> Layers:
     import torch
 
     parts, _ = parts_of(members)
@@ -108,12 +119,9 @@ def _fitted(
         units = torch.relu((rows["x"] @ parameters["hidden"])[:, None, :] + shifts + parameters["shift"])
         return error(units @ parameters["out"] + bias, rows["target"])
 
-    found = settle(_start(x.shape[1], members, means, width, seed), loss, {"x": x, "target": target}, options, seed)
-    vectors = np.concatenate(
-        [parts @ found["shifts"] + found["shift"], (parts @ found["biases"])[:, None]],
-        axis=1,
-    )
-    return vectors, found["hidden"], found["out"]
+    found = settle(start, loss, {"x": x, "target": target}, options, seed)
+    shifts, biases = parts @ found["shifts"] + found["shift"], parts @ found["biases"]
+    return Layers(np.concatenate([shifts, biases[:, None]], axis=1), found["hidden"], found["out"])
 
 
 def _start(d: int, members: Sequence[str], means: Floats, width: int, seed: int) -> dict[str, Floats]:

@@ -26,6 +26,7 @@ class Rated(Head, kind="rated"):
     least: int = 4
     """Rating from which on an answer is good enough."""
 
+    reads: ClassVar[bool] = False
     probabilities: ClassVar[bool] = False
 
     def scores(self, x: Floats) -> Floats:

@@ -14,19 +14,20 @@ from ensemble.before.policies.policy import Choice, Policy, Prediction
 from ensemble.before.policies.sample import Sample
 from ensemble.before.policies.subset import Subset
 from ensemble.before.policies.threshold import Threshold
+from ensemble.before.policies.unsure import Unsure
 from ensemble.before.policies.utility import Utility
 from ensemble.before.policies.within import Within
 from ensemble.errors import BadRequest
 
 AnyPolicy = Annotated[
-    Utility | Mix | Threshold | Within | Enough | Subset | Sample | Assign, Field(discriminator="kind")
+    Utility | Mix | Threshold | Within | Enough | Subset | Sample | Assign | Unsure, Field(discriminator="kind")
 ]
 """Every policy; ``kind`` says which."""
 
 _POLICIES: TypeAdapter[Policy] = TypeAdapter(AnyPolicy)
 _KINDS = {
     str(cls.model_fields["kind"].default): cls
-    for cls in (Utility, Mix, Threshold, Within, Enough, Subset, Sample, Assign)
+    for cls in (Utility, Mix, Threshold, Within, Enough, Subset, Sample, Assign, Unsure)
 }
 
 
@@ -65,6 +66,7 @@ __all__ = [
     "Sample",
     "Subset",
     "Threshold",
+    "Unsure",
     "Utility",
     "Within",
     "policy",

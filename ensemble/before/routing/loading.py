@@ -16,7 +16,7 @@ from ensemble.artifacts import Manifest, digest, load, manifest_of
 from ensemble.before.encoders.served import Encoders, ServedEncoder
 from ensemble.before.policies import Prediction
 from ensemble.before.routing.desk import Loaded
-from ensemble.before.routing.router import Router, require_router
+from ensemble.before.routing.router import Router, require_router, unpacked
 from ensemble.errors import BadRequest, ConfigurationError
 
 _TRIES = 3
@@ -47,13 +47,14 @@ class Source:
         """
         for _ in range(_TRIES):
             before = digest(self.path)
-            manifest, tensors = load(self.path)
+            artifact = load(self.path)
             if digest(self.path) == before:
                 break
         else:
             raise ConfigurationError(f"{self.path} changes while it is read", param="path")
+        manifest = artifact.manifest
         require_router(manifest, self.path, self.method)
-        router = Router.unpacked(manifest.parts, tensors)
+        router = unpacked(artifact)
         since = int(manifest.settings.get(FEEDBACK, 0))
         loaded = Loaded(router, before, self._encoder(router, manifest), since)
         self._tried(loaded)
@@ -71,7 +72,7 @@ class Source:
         if router.encoder is not None and self.encoders.chosen is not None:
             rule = f"the router has an encoder of its own and does not read {self.encoders.chosen}; leave encoder out"
             raise ConfigurationError(rule, param="encoder")
-        if router.encoder is not None or not self.reads:
+        if router.encoder is not None or not self.reads or not router.head.reads:
             return None
         return self.encoders.reading(manifest.encoder)
 

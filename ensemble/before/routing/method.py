@@ -20,14 +20,14 @@ from pydantic import Field
 from ensemble.after.answers import AnswerPattern
 from ensemble.before.encoders.served import Encoders
 from ensemble.before.policies import AnyPolicy, Policy, Prediction, Subset, Utility
-from ensemble.before.routing.answering import Answered, Voting, answered
+from ensemble.before.routing.answering import PASSED_OVER, Answered, Voting, answered
 from ensemble.before.routing.arms import Arm, arms, require_arms
 from ensemble.before.routing.decision import Reading, Route, roomy, route, tokens
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.loading import Source, fitted_to
 from ensemble.before.routing.router import Router
 from ensemble.before.training import FitOptions, Training
-from ensemble.errors import BadRequest, ConfigurationError, MemberError, Overloaded
+from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Card
 from ensemble.method import Members, Method, Options
 from ensemble.request import Event, Request, Trace
@@ -140,7 +140,7 @@ class Routing(Method[RoutingOptions]):
         """The reading; none where an encoder, or a member that is asked for it, fails."""
         try:
             return await self.read(request, members, desk, loaded)
-        except (MemberError, Overloaded) as error:
+        except PASSED_OVER as error:
             members.passed_over(error, error.through or error.member or self.name)
             desk.count("route_unread", 1, reason=error.code)
             return Reading.none(loaded.router.members, loaded.router.best)

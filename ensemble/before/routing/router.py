@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.artifacts import Manifest, load, save
+from ensemble.artifacts import Artifact, Manifest, load, save
 from ensemble.before.calibration import Calibration
 from ensemble.before.costs import Costs
 from ensemble.before.encoders.encoder import Encoder
@@ -20,6 +20,7 @@ from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.parts import Part
 from ensemble.before.policies.policy import Prediction
 from ensemble.errors import BadRequest, ConfigurationError
+from ensemble.method import methods
 from ensemble.outcomes.dense import Floats
 
 KIND = "routing"
@@ -132,7 +133,17 @@ def kept(folder: Path, method: str | None = None) -> Router:
     """
     manifest, tensors = load(folder)
     require_router(manifest, folder, method)
-    return Router.unpacked(manifest.parts, tensors)
+    return unpacked(Artifact(manifest, tensors))
+
+
+def unpacked(artifact: Artifact) -> Router:
+    """
+    Raises:
+        ConfigurationError: it has a part that is not known here.
+    """
+    # A part is known once its module is imported, and finding all methods imports all of them.
+    methods()
+    return Router.unpacked(artifact.manifest.parts, artifact.tensors)
 
 
 def require_router(manifest: Manifest, folder: Path, method: str | None = None) -> None:

@@ -100,3 +100,32 @@ def reached(router: Router, training: Training) -> float:
     """Mean quality of the choice by predicted quality alone; a hole counts 0."""
     chosen = router.predict(training.x).quality.argmax(axis=1)
     return float(np.nan_to_num(training.table.quality)[np.arange(len(chosen)), chosen].mean())
+
+
+def lawful(
+    folder: Path, cls: type[Routing], options: FitOptions, *, tolerance: float = 1e-9, ordered: bool = False
+) -> Router:
+    """A router fitted to a table with holes, of which what holds for all routers has been asserted.
+
+    It is kept and read again whole; equal seeds give equal routers; it knows who is good at what, however the members
+    are ordered.
+
+    Args:
+        tolerance: of scores after the members were put in another order.
+        ordered: whether the order of the members counts, by design.
+    """
+    training, fresh = table(holes=0.3), table(seed=1)
+    router, read = round_trip(folder, cls, options, training)
+    told = router.predict(fresh.x, np.full(len(fresh.x), 5.0))
+    again = read.predict(fresh.x, np.full(len(fresh.x), 5.0))
+    assert np.array_equal(told.quality, again.quality)
+    assert np.array_equal(told.cost, again.cost)
+    assert np.array_equal(told.quality, cls.fit(training, options).predict(fresh.x).quality)
+    assert not np.isnan(told.quality).any()
+    best = fresh.table.means.max()
+    assert ordered or reached(router, fresh) > best + 0.3
+    if not ordered:
+        order = [2, 0, 1]
+        turned = cls.fit(permuted(training, order), options).predict(fresh.x)
+        assert np.allclose(turned.quality, told.quality[:, order], atol=tolerance)
+    return router

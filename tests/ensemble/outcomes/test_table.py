@@ -135,6 +135,11 @@ def test_cells_of_what_is_not_there_are_refused() -> None:
         Outcomes.of(cells(), features=np.zeros((3, 2)))
 
 
+def test_features_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(BadRequest, match="row 1 of the features of the table holds what is no number"):
+        Outcomes.of(cells(), features=np.array([[1.0, 0.0], [NAN, 1.0]]))
+
+
 def test_columns_of_other_tables_are_known_by_their_names_and_units() -> None:
     given = cells(member=None, model=["a", "b", "a"], latency_s=[1, 2, 3])
     prices = pa.table({"model": ["a", "b"], "price_in_per_mtok": [3.0, None], "price_out_per_mtok": [6, 9]})
