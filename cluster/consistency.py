@@ -26,6 +26,10 @@ _UNKNOWN_CONTEXT = 2**31
 """Stands for a context length that only the weights tell, so that no check refuses it too early."""
 
 
+_NAMED = ("method", "members", "judge", "encoder")
+"""Keys of an ensemble that problems name; other names are of options, though a key may have the same one."""
+
+
 class Mistake(NamedTuple):
     """One thing that does not fit."""
 
@@ -209,7 +213,7 @@ def _key(ensemble: EnsembleConfig, problem: ConfigurationError) -> tuple[str | i
     """Where in the ensemble a problem stands."""
     if problem.member in ensemble.members:
         return ("members", ensemble.members.index(problem.member))
-    if problem.param is None or problem.param in EnsembleConfig.model_fields:
+    if problem.param is None or problem.param in _NAMED:
         return (problem.param,) if problem.param else ()
     parts = problem.param.split(".")
     return tuple(parts) if parts[0] == "caps" else ("options", *parts)

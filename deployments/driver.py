@@ -70,12 +70,14 @@ class EnsembleReplica:
         handles: Mapping[str, DeploymentHandle[Any]],
         version: str | None = None,
         versions: Mapping[str, str] = MappingProxyType({}),
-        help: Help | None = None,
+        encoders: Mapping[str, DeploymentHandle[Any]] = MappingProxyType({}),
+        keeper: DeploymentHandle[Any] | None = None,
     ) -> None:
         """
         Args:
             handles: of members and of the judge's model, by name.
-            help: what its router may ask; ``None``: it has none.
+            encoders: that its router may read, by name.
+            keeper: of feedback; ``None``: none is kept.
             version: who asks for another one is refused.
             versions: of members and of the judge's model, by name; no others are asked.
         """
@@ -94,10 +96,10 @@ class EnsembleReplica:
             caps=settings.caps,
             budget=settings.budget,
             policy=settings.policy,
-            encoders=await encoders_of(help, settings.encoder),
+            encoders=await encoders_of(encoders, settings.encoder),
             untold=self._tally.note,
         )
-        self._office = await Office.opened(settings.name, self._ensemble.prepared, help)
+        self._office = await Office.opened(settings.name, self._ensemble.prepared, keeper)
         self._budget = settings.budget
         self._admission = Admission(settings.places, settings.queue) if settings.places is not None else None
         self._running = 0
@@ -226,7 +228,7 @@ def deploy(
     """The deployment of an ensemble.
 
     Args:
-        help: the deployments that its router may ask, in the place of their handles.
+        help: the deployments that its router may ask; ``None``: it has no router.
         grace: seconds that a replica which is stopped has for what is under way.
         served: the deployments of its members and of its judge's model, by name.
     """
@@ -241,5 +243,9 @@ def deploy(
         **ending(grace),
     )
     versions = versions_in(served)
-    version = version_of(settings, versions, *([] if help is None else [help.versions]))
-    return versioned(deployment, version).bind(settings, dict(served), version, versions, help)
+    arguments: list[Any] = [settings, dict(served)]
+    if help is None:
+        version = version_of(settings, versions)
+        return versioned(deployment, version).bind(*arguments, version, versions)
+    version = version_of(settings, versions, help.versions)
+    return versioned(deployment, version).bind(*arguments, version, versions, dict(help.encoders), help.keeper)

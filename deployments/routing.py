@@ -41,11 +41,11 @@ _KEEPER = "the keeper of feedback"
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """What a router may ask: deployments when it is deployed, their handles in its replicas."""
+    """The deployments that a router may ask."""
 
-    encoders: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, serve.Application] = field(default_factory=dict)
     """By name."""
-    keeper: Any = None
+    keeper: serve.Application | None = None
     """Of feedback; ``None``: none is kept."""
 
     @property
@@ -55,13 +55,12 @@ class Help:
         return versions_in({**self.encoders, **kept})
 
 
-async def encoders_of(help: Help | None, chosen: str | None) -> Encoders:
+async def encoders_of(handles: Mapping[str, DeploymentHandle[Any]], chosen: str | None) -> Encoders:
     """The encoders, connected.
 
     Args:
         chosen: by the configuration.
     """
-    handles = {} if help is None else help.encoders
     connected = await together(RemoteEncoder.connect(name, handle) for name, handle in handles.items())
     return Encoders(dict(zip(handles, connected, strict=True)), chosen)
 
@@ -78,15 +77,16 @@ class Office:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def opened(cls, name: str, prepared: Any, help: Help | None) -> Self | None:
+    async def opened(cls, name: str, prepared: Any, keeper: DeploymentHandle[Any] | None) -> Self | None:
         """The office, with a router that has learned all feedback there is; ``None`` for ensembles that do not route.
 
         Args:
             prepared: what the ensemble shares between requests.
+            keeper: of feedback; ``None``: none is kept.
         """
         if not isinstance(prepared, Desk):
             return None
-        office = cls(name, prepared, None if help is None else help.keeper)
+        office = cls(name, prepared, keeper)
         await office.follower.follow()
         office._tasks = [asyncio.create_task(office.follower.run()), asyncio.create_task(office._write())]
         return office

@@ -138,7 +138,7 @@ class Method(ABC, Generic[O]):
     name: ClassVar[str]
     stage: ClassVar[Stage]
     paper: ClassVar[str]
-    """arXiv id."""
+    """arXiv id; host and path of what is not there."""
     needs: ClassVar[frozenset[Capability]]
     """What every member must be able to do."""
     needs_judge: ClassVar[bool]

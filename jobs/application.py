@@ -43,7 +43,9 @@ def serving(
             stack.callback(ray.shutdown)
         if not (shared and _served(configuration, target.deployment)):
             where = (address or "auto") if shared else None
-            stack.enter_context(local.running(configuration, address=where, port=_free_port(), progress=progress))
+            # The journal of feedback is the service's, which may be running elsewhere; one process alone may write it.
+            own = configuration.model_copy(update={"feedback": None})
+            stack.enter_context(local.running(own, address=where, port=_free_port(), progress=progress))
         yield target
 
 

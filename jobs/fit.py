@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
+from click.core import ParameterSource
 
 from cluster.commands.common import Failed, interruptible, options_of
-from cluster.commands.configuration import Refused, configuration_file, loaded
+from cluster.commands.configuration import Refused, loaded
+from cluster.config import ZOO
 from ensemble.errors import BadRequest, ConfigurationError, EnsembleError
 
 if TYPE_CHECKING:
@@ -23,23 +25,44 @@ if TYPE_CHECKING:
     from jobs.fitting.fit import Fit, Told
 
 METHODS = ("citer", "deepen", "etr", "eva", "packllm")
-"""Methods that learn something; each has a module of ``jobs.fitting``."""
+"""Methods that learn from models, as routers do not; each has a module of ``jobs.fitting``."""
+
+
+TOKEN_LEVEL = ("data", "question", "answer", "grade_name")
+"""Options of those alone."""
+ROUTERS = ("outcomes", "routers", "encoder", "policy", "share", "budget", "drop", "add_member", "source")
+"""Options of routers alone."""
+KNOBS = ("share", "budget", "drop")
+"""Of those, what a policy is set to keep."""
+REFITS = ("policy", "encoder", "members", "split", "seed", "options", "routers")
+"""Options of routers that say something of a fit, which a new member does without."""
 
 
 @click.command()
-@click.argument("method", type=click.Choice(METHODS))
-@configuration_file
-@click.option("--members", required=True, metavar="NAMES", help="Models, with commas, in the order the method says.")
+@click.argument("method", required=False, metavar="[METHOD")
+@click.argument("file", default=ZOO, type=click.Path(path_type=Path), metavar="[CONFIG]]")
+@click.option("--members", metavar="NAMES", help="Models, with commas, in the order the method says.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the artifacts.")
 @click.option("--data", type=click.Path(path_type=Path), help=".parquet, .jsonl, .jsonl.gz or .csv.")
 @click.option("--question", default="question", show_default=True, metavar="COLUMN", help="Column with questions.")
 @click.option("--answer", metavar="COLUMN", help="Omitted: `answer`; for etr and packllm `expert`, who should answer.")
 @click.option("--grade", "grade_name", default="exact", show_default=True, help="When an answer is right.")
-@click.option("--split", default=0.8, show_default=True, type=click.FloatRange(0, 1), help="Part that is fitted to.")
-@click.option("--seed", default=0, show_default=True, type=int, help="Draws that part.")
+@click.option("--split", type=click.FloatRange(0, 1), help="Part that is fitted to. Omitted: 0.8.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Draws that part.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the fit; repeatable.")
-def fit(method: str, file: Path, **given: Any) -> None:
-    """Fit what METHOD learns from models of a configuration CONFIG, and say how the configuration names it.
+@click.option("--outcomes", type=click.Path(path_type=Path), help="Of routers: outcome table, a file or a folder.")
+@click.option("--routers", metavar="NAMES", help="Fit these routers, or `all`, in the place of METHOD.")
+@click.option("--encoder", metavar="NAME", help="Of routers: tfidf, features, or one of CONFIG. Omitted: tfidf.")
+@click.option("--policy", metavar="YAML", help="Of routers: '{kind: utility, price: 2}'. Omitted: the method's own.")
+@click.option("--share", type=float, help="Set the policy: part of the traffic that the strong member answers.")
+@click.option("--budget", type=float, help="Set the policy: money for a query, on average.")
+@click.option("--drop", type=float, help="Set the policy: part of the best member's quality that may be lost.")
+@click.option("--add-member", metavar="NAME", help="Learn one more member from few outcomes, without a fit.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Of --add-member: folder of the router.")
+@click.pass_context
+def fit(context: click.Context, /, method: str | None, file: Path, **given: Any) -> None:
+    """Fit what METHOD learns from models of a configuration CONFIG, or a router to an outcome table, and say how the
+    configuration names it.
 
     \b
     eva     members: the pivot, then its helpers; no data
@@ -47,18 +70,67 @@ def fit(method: str, file: Path, **given: Any) -> None:
     citer   members: small, large; data: questions and reference answers
     etr     members: the generalist, then its experts; data: questions and who should answer them
     packllm members: all; data: questions and who should answer them
+    ROUTER  any method before inference; --outcomes; members: those of the table that it chooses from (omitted: all)
 
     Without CONFIG the packaged miniature models are fitted to. A fit that was stopped goes on where it was when the
-    same command is given again. Exit status 2 if it is refused, 1 if it could not go on, 130 if it was interrupted.
+    same command is given again. A router is fitted to a part of the queries (--split; omitted: the table's own parts
+    train and test, or 0.8), and is compared on the others with the best single member, chance and an oracle. Exit
+    status 2 if it is refused, 1 if it could not go on, 130 if it was interrupted.
     """
-    configuration = loaded(file)
+    if given["routers"] is not None:
+        if method is not None and context.get_parameter_source("file") is not ParameterSource.DEFAULT:
+            raise click.UsageError("--routers stands in the place of METHOD; leave one out")
+        method, file = None, file if method is None else Path(method)
+    elif method is None:
+        raise click.UsageError("name a METHOD, or --routers")
+    if method in METHODS:
+        _token_level(context, method, file, given)
+    else:
+        _routers(context, method, file, given)
+
+
+def _token_level(context: click.Context, method: str, file: Path, given: Mapping[str, Any]) -> None:
+    _only(context, method, *ROUTERS)
+    if given["members"] is None:
+        raise click.UsageError(f"{method} needs --members")
+    configuration, share = loaded(file), 0.8 if given["split"] is None else given["split"]
     names = tuple(name.strip() for name in given["members"].split(",") if name.strip())
     with _told(), interruptible():
-        artifacts = run(method, configuration, names, given)
+        artifacts = run(method, configuration, names, {**given, "split": share})
     for member, artifact in artifacts.items():
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(artifact.manifest.metrics.items()))
         click.echo(f"{given['output'] / member}" + (f": {figures}" if figures else ""))
     click.echo(snippet(method, given["output"], artifacts))
+
+
+def _routers(context: click.Context, method: str | None, file: Path, given: Mapping[str, Any]) -> None:
+    with _told(), interruptible():
+        # Takes seconds to import.
+        from jobs.fitting import routing
+
+        named = routing.named(method, given["routers"], METHODS)
+        _only(context, method or "routers", *TOKEN_LEVEL)
+        if given["outcomes"] is None:
+            raise click.UsageError("routers are fitted to --outcomes")
+        if given["add_member"] is not None:
+            _only(context, "--add-member", *KNOBS, *REFITS)
+            routing.add(named, file, given)
+        elif given["source"] is not None:
+            raise click.UsageError("--from goes with --add-member")
+        else:
+            routing.fit(named, file, given)
+
+
+def _only(context: click.Context, what: str, *inapplicable: str) -> None:
+    """Refuse options that say nothing of what is done.
+
+    Raises:
+        UsageError: naming them.
+    """
+    default = ParameterSource.DEFAULT
+    spelled = {option.name: option.opts[-1] for option in context.command.params}
+    if wrong := [spelled[name] for name in inapplicable if context.get_parameter_source(name) is not default]:
+        raise click.UsageError(f"{', '.join(wrong)}: nothing that a fit of {what} takes")
 
 
 def run(

@@ -143,7 +143,9 @@ def rows(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def _paper(method: type[Method[Any]]) -> str:
-    return f"[{method.paper}](https://arxiv.org/abs/{method.paper})"
+    # What is not on arXiv names its place: a host and a path.
+    place = method.paper if "/" in method.paper else f"arxiv.org/abs/{method.paper}"
+    return f"[{method.paper.partition('/')[0]}](https://{place})"
 
 
 def _needs(method: type[Method[Any]]) -> str:

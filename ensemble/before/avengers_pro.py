@@ -72,8 +72,8 @@ class AvengersPro(Routing):
         return Router(table.members, table.best, head, tagged_or_known(tagger, training, options.pseudo))
 
 
-def _tagger(training: Training, options: AvengersFit, clusters: int) -> NearestTags:
-    centres = clustered(training.x, clusters, training.seed)
+def _tagger(training: Training, options: AvengersFit, clusters: int, starts: int = 10) -> NearestTags:
+    centres = clustered(training.x, clusters, training.seed, starts)
     return NearestTags(centres, min(options.nearest, len(centres)), options.sharpness)
 
 
@@ -88,7 +88,7 @@ def _chosen(training: Training, options: AvengersFit) -> int:
     fitted, held = training.held_out()
 
     def wrong(clusters: int) -> float:
-        tagger = _tagger(fitted, options, clusters)
+        tagger = _tagger(fitted, options, clusters, starts=1)
         head = TagMeans.of(tagger, fitted.x, fitted.table.quality, options.pseudo)
         return float(np.nansum((head.scores(held.x) - held.table.quality) ** 2))
 

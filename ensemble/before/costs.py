@@ -79,6 +79,13 @@ class TokenCosts(Costs, kind="token-costs"):
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return tokens[:, None] * self.prices[:, 0] + self.lengths(x) * self.prices[:, 1]
 
+    def widen(self, cost: float) -> TokenCosts:
+        """The new member writes one token at the mean cost, whatever is asked: no length of its answers is known."""
+        one = np.zeros((len(self.weights), 1))
+        one[-1] = np.log1p(1.0)
+        price = np.array([[0.0, np.nan_to_num(cost)]])
+        return TokenCosts(np.hstack([self.weights, one]), np.vstack([self.prices, price]), np.append(self.most, 1.0))
+
 
 def _lengths(x: Floats, tokens: Floats, penalty: float) -> Floats:
     """[d + 1] of one member; zeros where no length is known."""

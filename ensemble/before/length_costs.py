@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ensemble.before.costs import Costs
-from ensemble.before.heads.descent import Descent
-from ensemble.before.heads.network import Layers, regression, values
+from ensemble.before.heads.network import Layers, values
 from ensemble.outcomes.dense import Floats
+
+_NEVER = -1e9
+"""Shift of a hidden unit that is to stay silent."""
 
 
 @dataclass
@@ -28,29 +29,16 @@ class LengthCosts(Costs, kind="length-costs"):
     most: Floats
     """[M], longest answers seen: no prediction is above."""
 
-    @classmethod
-    def fit(
-        cls,
-        x: Floats,
-        tokens: Floats,
-        prices: Floats,
-        members: Sequence[str],
-        width: int,
-        options: Descent,
-        seed: int = 0,
-    ) -> LengthCosts:
-        """Least squares of ln(1 + tokens): of plain counts the longest answers alone would count.
+    money: bool = True
+    """Whether prices are money; else costs are lengths in some unit."""
 
-        Args:
-            x: [n, d], unit rows.
-            tokens: [n, M], lengths of answers, NaN where not known.
-            prices: [M, 2].
-            members: names of the columns.
-            width: h.
+    @classmethod
+    def of_layers(cls, layers: Layers, prices: Floats, most: Floats, money: bool) -> LengthCosts:
         """
-        most = np.nanmax(np.where(np.isnan(tokens), 0.0, tokens), axis=0)
-        layers = regression(x, np.log1p(tokens), members, width, options, seed)
-        return cls(layers.vectors, layers.hidden, layers.out, prices, most)
+        Args:
+            layers: fitted to ln(1 + tokens): of plain counts the longest answers alone would count.
+        """
+        return cls(layers.vectors, layers.hidden, layers.out, prices, most, money)
 
     def lengths(self, x: Floats) -> Floats:
         """[n, M], tokens that answers will have."""
@@ -59,3 +47,21 @@ class LengthCosts(Costs, kind="length-costs"):
 
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return np.asarray(tokens[:, None] * self.prices[:, 0] + self.lengths(x) * self.prices[:, 1])
+
+    def widen(self, cost: float) -> LengthCosts:
+        """The new member writes one token at the mean cost, whatever is asked: no length of its answers is known."""
+        if not self.money:
+            raise NotImplementedError("costs that are lengths take no member without a fit: money says no length")
+        one = np.append(np.full(len(self.out), _NEVER), np.log1p(1.0))
+        return LengthCosts(
+            np.vstack([self.vectors, one]),
+            self.hidden,
+            self.out,
+            np.vstack([self.prices, [0.0, np.nan_to_num(cost)]]),
+            np.append(self.most, 1.0),
+        )
+
+
+def longest(tokens: Floats) -> Floats:
+    """[M], of lengths [n, M], NaN where not known."""
+    return np.asarray(np.where(np.isnan(tokens), 0.0, tokens).max(axis=0))

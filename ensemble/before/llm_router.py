@@ -79,14 +79,14 @@ class LlmRouter(Asking):
             raise ConfigurationError("least applies only where nobody is asked; leave one out", param="least")
 
     def prepared(self, name: str, members: Sequence[Card], encoders: Encoders) -> Desk:
-        if self.options.asked is None and encoders.chosen is None:
-            rule = "llm_router needs asked, a member that chooses, or an encoder, to compare descriptions by"
+        if (self.options.asked is None) == (encoders.chosen is None):
+            rule = "llm_router needs either asked, a member that chooses, or an encoder, to compare descriptions by"
             raise ConfigurationError(rule, param="asked")
         return super().prepared(name, members, encoders)
 
     async def read(self, request: Request, members: Members, desk: Desk, loaded: Loaded) -> Reading:
         router = loaded.router
-        if self.options.asked is None:
+        if loaded.encoder is not None:
             texts = [self.options.descriptions[name] for name in router.members]
             return self._nearest(router, await loaded.embed([request.question, *texts]))
         name = await self._opinion(request, members, router.members)

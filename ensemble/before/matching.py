@@ -17,7 +17,7 @@ def samples_of(table: Dense, member: int) -> Floats:
     """[n, S], the single samples where the table has them, else the one quality of each cell."""
     if table.samples is None:
         return np.asarray(table.quality[:, member, None], float)
-    samples = np.asarray(table.samples[:, member], float)
+    samples = np.array(table.samples[:, member], float)
     alone = np.isnan(samples).all(axis=1)
     samples[alone, 0] = table.quality[alone, member]
     return samples

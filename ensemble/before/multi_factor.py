@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ensemble.before.costs import known
+from ensemble.before.costs import MeanCosts, known
 from ensemble.before.heads.arms import Constant
-from ensemble.before.heads.factors import Factors
+from ensemble.before.heads.factors import Factors, PlainFactors
 from ensemble.before.heads.head import Head
 from ensemble.before.regression import ridge
 from ensemble.before.routing.method import Routing, RoutingOptions
@@ -80,7 +80,8 @@ class MultiFactor(Routing):
     def fit(cls, training: Training, options: FitOptions) -> Router:
         assert isinstance(options, MultiFactorFit)
         table = training.table
-        head = Factors(
+        kind = PlainFactors if options.quality == "mean" else Factors
+        head = kind(
             _quality(training, options),
             mean_observed(table.cost),
             mean_observed(table.latency),
@@ -91,7 +92,8 @@ class MultiFactor(Routing):
             options.most_latency,
             options.most_load,
         )
-        return Router(table.members, table.best, head, known(training))
+        costs = known(training) if head.reads else MeanCosts.fit(training)
+        return Router(table.members, table.best, head, costs)
 
     async def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         loads = _Loads(None if members.prepared is None else members.prepared.loaded.router)

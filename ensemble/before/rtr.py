@@ -8,15 +8,14 @@ import numpy as np
 from pydantic import Field
 
 from ensemble.before.heads.descent import Descent
-from ensemble.before.heads.network import Network
-from ensemble.before.length_costs import LengthCosts
+from ensemble.before.heads.network import Network, regression
+from ensemble.before.length_costs import LengthCosts, longest
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
 from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
 from ensemble.method import Stage, method
-from ensemble.outcomes.dense import Dense, Floats
 
 
 class RtrFit(Descent):
@@ -24,8 +23,9 @@ class RtrFit(Descent):
 
     width: int = Field(default=64, ge=1)
     """Hidden units of each of the two networks. Omitted: 64."""
-    cost: Literal["tokens", "money"] = "tokens"
-    """What an answer costs: its tokens ÷ the largest mean length of a member, or money. Omitted: tokens."""
+    cost: Literal["tokens", "money"] | None = None
+    """What an answer costs: money, or its tokens ÷ the largest mean length of a member. Omitted: money where the table
+    has prices of tokens, else tokens."""
 
 
 @method("rtr", stage=Stage.BEFORE, paper="2505.19435", needs={Capability.GENERATE}, options=RoutingOptions)
@@ -33,9 +33,9 @@ class Rtr(Routing):
     """Route-To-Reason (arXiv 2505.19435): members are pairs ``"model|strategy"``; one network says how likely each is
     right, another how many tokens it will write, from the query and a learned vector of the model and of the strategy.
 
-    The paper's score, lambda × P - (1 - lambda) × length, is the policy ``mix`` with mu = 1 - lambda: costs are
-    lengths in units of the longest member's mean. A pair answers as any member does, so each needs an ensemble or a
-    prompt of its own behind its name. One outcome changes what is said of the pair that answered.
+    The paper's score, lambda × P - (1 - lambda) × length, is the policy ``mix`` with mu = 1 - lambda, where costs are
+    tokens: lengths in units of the longest member's mean. The option ``strategies`` says what is put before a question
+    for each strategy. One outcome changes what is said of the pair that answered.
 
     Asks of members: one answer of the chosen one.
 
@@ -55,22 +55,21 @@ class Rtr(Routing):
         assert isinstance(options, RtrFit)
         table = training.table
         head = Network.fit(training.x, table.quality, table.members, options.width, options, training.seed)
-        prices = _prices(table, options.cost)
-        costs = LengthCosts.fit(
-            training.x, table.output_tokens, prices, table.members, options.width, options, training.seed
-        )
-        return Router(table.members, table.best, head, costs)
+        return Router(table.members, table.best, head, _costs(training, options))
 
 
-def _prices(table: Dense, cost: str) -> Floats:
-    """[M, 2]."""
-    lengths = table.output_tokens
+def _costs(training: Training, options: RtrFit) -> LengthCosts:
+    table = training.table
+    lengths, priced = table.output_tokens, not np.isnan(table.prices).any()
     if without := [name for m, name in enumerate(table.members) if np.isnan(lengths[:, m]).all()]:
         rule = "rtr learns from lengths of answers, and the table has no output_tokens of"
         raise BadRequest(f"{rule} {', '.join(without)}")
-    if cost == "money":
-        if np.isnan(table.prices).any():
-            raise BadRequest("cost: money needs the price of every member's tokens; allowed without: tokens")
-        return table.prices
-    unit = max(float(np.nanmax(np.nanmean(lengths, axis=0))), 1.0)
-    return np.tile([0.0, 1 / unit], (len(table.members), 1))
+    if options.cost == "money" and not priced:
+        raise BadRequest("cost: money needs the price of every member's tokens; allowed without: tokens", param="cost")
+    prices = table.prices
+    money = priced if options.cost is None else options.cost == "money"
+    if not money:
+        unit = max(float(np.nanmax(np.nanmean(lengths, axis=0))), 1.0)
+        prices = np.tile([0.0, 1 / unit], (len(table.members), 1))
+    layers = regression(training.x, np.log1p(lengths), table.members, options.width, options, training.seed)
+    return LengthCosts.of_layers(layers, prices, longest(lengths), money)

@@ -58,5 +58,5 @@ class SelectLlm(Routing):
             truth = right(part.table.quality, options.threshold)
             return Logistic.fit(part.x, truth, options.penalty, rate=options.rate)
 
-        head, calibration = calibrated(options.calibration, build, training)
+        head, calibration = calibrated(options.calibration, build, training, right(table.quality, options.threshold))
         return Router(table.members, table.best, head, known(training), calibration)

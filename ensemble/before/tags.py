@@ -111,13 +111,13 @@ def rank_shares(count: int, decay: float) -> Floats:
     return np.asarray(raised / raised.sum())
 
 
-def clustered(x: Floats, count: int, seed: int = 0) -> Floats:
-    """[K, d] unit rows: centres of k-means (ten starts), K = count or the number of queries, if that is less."""
+def clustered(x: Floats, count: int, seed: int = 0, starts: int = 10) -> Floats:
+    """[K, d] unit rows: centres of k-means, K = count or the number of queries, if that is less."""
     from sklearn.cluster import KMeans
 
     if len(x) > _SAMPLE:
         x = x[np.sort(np.random.default_rng([seed, 3]).choice(len(x), _SAMPLE, replace=False))]
-    found = KMeans(min(count, len(x)), n_init=10 if len(x) <= _SAMPLE // 5 else 3, random_state=seed).fit(x)
+    found = KMeans(min(count, len(x)), n_init=starts, random_state=seed).fit(x)
     return unit(np.asarray(found.cluster_centers_, float))
 
 

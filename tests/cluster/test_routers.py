@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_one_that_is_here_has_to_fit(tmp_path: Path) -> None:
 REFUSED = {
     "no path": (text("options: {}"), "ensembles.r.options.path: method knn_router needs path"),
     "a fallback": (text("options: {path: r, fallback: c}"), "ensembles.r.options.fallback: fallback 'c' is no member"),
-    "a policy": (text("options: {path: r, policy: {kind: best}}"), "ensembles.r.options.policy"),
+    "a policy": (text("options: {path: r, policy: {kind: best}}"), "ensembles.r.options.policy: option"),
     "an encoder": (text("encoder: mini, options: {path: r}"), "ensembles.r.encoder: unknown encoder 'mini'"),
     "a method that reads none": (
         text("encoder: e", "gac", "encoders: {e: {source: {zoo: mixed}}}"),
@@ -101,3 +102,12 @@ def test_the_application_gives_routers_what_they_may_ask(tmp_path: Path) -> None
     found = load(text(sections=SECTIONS))
     gateway = build(Arguments(config=found.as_dict()))
     assert gateway is not None
+
+
+def test_the_configuration_in_the_documentation_loads() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "routing.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert [d.served_as for d in plan(load(example)).deployments if d.role in ("encoder", "feedback")] == [
+        "encoder-minilm",
+        "feedback",
+    ]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.before.guards.guard import Guard
+from ensemble.before.heads.neighbours import blocks
 from ensemble.outcomes.dense import Bools, Floats
 
 _SAMPLE = 2048
 """Queries of the fit that are kept for comparison."""
-_BLOCK = 1024
 
 
 @dataclass
@@ -52,11 +52,10 @@ class Distance(Guard, kind="distance"):
 
 def far(x: Floats, store: Floats, nearest: int) -> Floats:
     """[n], mean of 1 − cosine to the nearest rows of a store."""
-    blocks = [
-        _mean_away(x[at : at + _BLOCK].astype(np.float32) @ store.T, min(nearest, len(store)))
-        for at in range(0, len(x), _BLOCK)
-    ]
-    return np.concatenate(blocks) if blocks else np.zeros(0)
+    found: Floats = np.zeros(len(x))
+    for rows in blocks(len(x), len(store)):
+        found[rows] = _mean_away(x[rows].astype(np.float32) @ store.T, min(nearest, len(store)))
+    return found
 
 
 def _mean_away(similarity: Floats, nearest: int) -> Floats:

@@ -19,6 +19,8 @@ from ensemble.before.training import Training
 from ensemble.outcomes.dense import Bools, Floats
 
 _WIDTHS = tuple(0.01 * 2.0**power for power in range(7))
+_SAMPLE = 20_000
+"""Queries that trust is estimated on at most: each is compared with all others."""
 _LEAST = 0.5
 """A predictor that is wrong more often than not is taken to know nothing: it is not turned around."""
 
@@ -91,6 +93,9 @@ class Rightness(Guard, kind="rightness"):
 
 def _left_out(training: Training, near: bool) -> list[tuple[Training, Training]]:
     """What is foretold, and from what."""
+    if len(training.x) > _SAMPLE:
+        order = np.random.default_rng([training.seed, 17]).permutation(len(training.x))
+        training = training.rows(np.sort(order[:_SAMPLE]))
     tags, names = numbered(training.table.tasks)
     rest, held = training.held_out()
     if len(names) == 1:

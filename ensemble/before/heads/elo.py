@@ -15,7 +15,7 @@ from ensemble.before.heads.strengths import START, elo_step, win_share
 from ensemble.outcomes.dense import Floats, Ints
 
 _BLOCK = 512
-"""Queries replayed at once: bounds memory, not results."""
+"""Queries compared with the whole store at once: bounds memory, not results."""
 _FEW = 16
 """Up to so many queries a loop over plain numbers is faster than steps of arrays."""
 
@@ -91,13 +91,13 @@ class Elo(Head, kind="elo"):
         return self.share * overall + (1 - self.share) * local
 
     def _local(self, x: Floats) -> Floats:
-        blocks = []
-        for start in range(0, len(x), _BLOCK):
-            near, _ = nearest_rows(
-                x[start : start + _BLOCK].astype(np.float32) @ self.x[: self.count].T, self.neighbours
-            )
-            blocks.append(self._replayed(np.sort(near, axis=1)))
-        return np.concatenate(blocks) if blocks else np.zeros((0, len(self.ratings)))
+        near = [self._near(x[start : start + _BLOCK]) for start in range(0, len(x), _BLOCK)]
+        return self._replayed(np.concatenate(near)) if near else np.zeros((0, len(self.ratings)))
+
+    def _near(self, x: Floats) -> Ints:
+        """[n, N], places of the nearest stored queries, oldest first."""
+        near, _ = nearest_rows(x.astype(np.float32) @ self.x[: self.count].T, self.neighbours)
+        return np.sort(near, axis=1)
 
     def _replayed(self, near: Ints) -> Floats:
         """[n, M], the global ratings moved on by the battles of some stored queries [n, N], oldest first."""

@@ -85,6 +85,13 @@ class Factors(Head, kind="factors"):
         )
 
 
+@dataclass
+class PlainFactors(Factors, kind="plain-factors"):
+    """Factors whose quality is the same for each query."""
+
+    reads: ClassVar[bool] = False
+
+
 def frugality(values: Floats) -> Floats:
     """[M], 1 for the least value and 0 for the most, linear between them; 1 for all where they are equal.
 

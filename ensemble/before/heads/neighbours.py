@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,8 +13,8 @@ from ensemble.outcomes.dense import Floats, Ints, mean_observed
 
 _OWN = -4.0
 """Below every similarity of unit rows."""
-_BLOCK = 1024
-"""Queries compared with the whole store at once: bounds memory, not results."""
+_CELLS = 2**24
+"""Similarities that are held at once: bounds memory, not results."""
 
 
 @dataclass
@@ -72,8 +72,7 @@ class Neighbours(Head, kind="neighbours"):
         """
         heads = [replace(self, k=k) for k in ks] if tuple(ks) != (self.k,) else [self]
         found: Floats = np.zeros((len(heads), len(x), self.quality.shape[1]))
-        for start in range(0, len(x), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for rows in blocks(len(x), len(self.x)):
             similarity = x[rows].astype(np.float32) @ self.x.T
             if own is not None:
                 similarity[np.arange(len(similarity)), own[rows]] = _OWN
@@ -148,6 +147,12 @@ class Neighbours(Head, kind="neighbours"):
 
 def _roomier(rows: Floats, spare: int) -> Floats:
     return np.concatenate([rows, np.empty((spare, rows.shape[1]), rows.dtype)])
+
+
+def blocks(queries: int, store: int) -> Iterator[slice]:
+    """Queries that are compared with the whole store at once."""
+    size = max(1, _CELLS // max(store, 1))
+    return (slice(start, start + size) for start in range(0, queries, size))
 
 
 def nearest_rows(similarity: Floats, k: int) -> tuple[Ints, Floats]:

@@ -12,7 +12,8 @@ from ensemble.outcomes.dense import Floats
 def ranked(x: Floats, quality: Floats, start: Ridge, penalty: float, weight: float, margin: float) -> Ridge:
     """Least Σ (quality − score)² + weight · Σ over pairs of max(0, margin − (better − worse))² + penalty · |w|².
 
-    Pairs are the best member of a query, and each that did worse there; only observed members are in any.
+    Pairs are the best member of a query (the mean of the scores, where several did best), and each that did worse
+    there; only observed members are in any.
 
     Args:
         x: [n, d].
@@ -34,10 +35,10 @@ def hinged(scores: Floats, quality: Floats, margin: float) -> tuple[float, Float
     """Sum of the squared hinges of queries [n, M], and its derivative by the scores."""
     seen = ~np.isnan(quality)
     known = np.where(seen, quality, -np.inf)
-    rows, top = np.arange(len(quality)), known.argmax(axis=1)
-    lead = known[rows, top][:, None] - np.nan_to_num(quality)
-    worse = seen & (lead > 0)
-    short = np.where(worse, np.maximum(0, np.minimum(margin, lead) - (scores[rows, top][:, None] - scores)), 0.0)
-    slope = 2 * short
-    slope[rows, top] -= slope.sum(axis=1)
-    return float((short**2).sum()), slope
+    top = known.max(axis=1, keepdims=True)
+    lead = np.where(seen, top, 0.0) - np.nan_to_num(quality)
+    worse, best = seen & (lead > 0), seen & (lead == 0)
+    share = best / np.maximum(best.sum(axis=1, keepdims=True), 1)
+    ahead = (share * scores).sum(axis=1, keepdims=True) - scores
+    short = np.where(worse, np.maximum(0, np.minimum(margin, lead) - ahead), 0.0)
+    return float((short**2).sum()), 2 * (short - share * short.sum(axis=1, keepdims=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ensemble.before.knobs.calibrate import for_budget, for_drop, for_share
 from ensemble.before.knobs.decided import decided
+from ensemble.before.knobs.knob import Knob
 from ensemble.before.knobs.ladder import KNOBS, ladder, turned
 
-__all__ = ["KNOBS", "decided", "for_budget", "for_drop", "for_share", "ladder", "turned"]
+__all__ = ["KNOBS", "Knob", "decided", "for_budget", "for_drop", "for_share", "ladder", "turned"]

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemble.before.policies.policy import Choice, Policy, Prediction
-from ensemble.outcomes.dense import Dense, Floats
+from ensemble.before.policies.policy import Policy, Prediction
+from ensemble.outcomes.dense import Bools, Dense, Floats
 from ensemble.outcomes.references import Taken
 
 
-def choice(policy: Policy, prediction: Prediction, seed: int = 0) -> Choice:
-    """Where everybody is allowed."""
-    return policy.choose(prediction, np.ones(prediction.quality.shape, bool), np.random.default_rng(seed))
-
-
-def decided(name: str, policy: Policy, prediction: Prediction, table: Dense, seed: int = 0) -> Taken:
+def decided(
+    name: str, policy: Policy, prediction: Prediction, table: Dense, doubtful: Bools | None = None, seed: int = 0
+) -> Taken:
     """Quality and cost of each query; NaN where the chosen member has no outcome.
 
     Where several members answer the chosen one stands for what they say together, and all are paid.
 
     Args:
         prediction: for the table's queries and members.
+        doubtful: [n], queries that go to who is best overall whatever is predicted; omitted: none.
         seed: of policies that draw.
     """
-    found = choice(policy, prediction, seed)
+    allowed = np.ones(prediction.quality.shape, bool)
+    if doubtful is not None:
+        best = np.arange(prediction.quality.shape[1]) == prediction.best
+        allowed = ~doubtful[:, None] | best
+    found = policy.choose(prediction, allowed, np.random.default_rng(seed))
     rows = np.arange(len(table))
     cost = table.cost[rows, found.chosen]
     if found.weights is not None:

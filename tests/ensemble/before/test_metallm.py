@@ -42,9 +42,8 @@ def test_cost_weight_moves_choices_to_the_cheap_one() -> None:
 
 def test_upper_bounds_explore_and_learning_ends_it() -> None:
     router = MetaLlm.fit(TRAINING.rows(np.arange(6)), MetaLlmFit(penalty=1.0))
-    wide = router.widened("new", TRAINING.x[:0], np.zeros(0)) if not router.costs.kind.startswith("token") else router
-    head = wide.head
-    assert isinstance(head, LinearBandit)
+    wide = router.widened("new", TRAINING.x[:0], np.zeros(0))
+    assert isinstance(wide.head, LinearBandit)
     x, policy = TRAINING.x[20], Sample(by="ucb", spread=3.0)
     before = wide.predict(x[None])
     for _ in range(40):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from ensemble.before.routing.router import Router, keep
 from ensemble.ensemble import Ensemble
 from ensemble.errors import MemberLost
 from ensemble.request import Event, Request
-from tests.ensemble.before.routing.desks import FirstWord, Says, trace
+from tests.ensemble.before.routing.desks import Says, trace
 from tests.ensemble.before.toys import table
 
 TRAINING = table(n=60, members=3, size=3)
@@ -55,7 +54,7 @@ class Held(Says):
 
 def served(folder: Path, **given: object) -> tuple[Ensemble, list[Held]]:
     options = MultiFactorFit(quality="mean", quality_weight=0, cost_weight=0.01, latency_weight=0)
-    keep(folder / "f", "multi_factor", replace(MultiFactor.fit(TRAINING, options), encoder=FirstWord()))
+    keep(folder / "f", "multi_factor", MultiFactor.fit(TRAINING, options))
     members = [Held(f"m{i}") for i in range(3)]
     for member in members:
         member.let = asyncio.Event()

@@ -33,6 +33,7 @@ LOCAL: dict[str, Case] = {
     "multi_factor": (MultiFactor, MultiFactorFit(cost_weight=0, latency_weight=0, load_weight=0)),
 }
 BLIND: dict[str, Case] = {
+    "factors": (MultiFactor, MultiFactorFit(quality="mean")),
     "causal": (RouteLlm, RouteLlmFit(scorer="causal")),
     "automaton": (PickLlm, PickLlmFit(algorithm="automaton")),
     "q": (PickLlm, PickLlmFit(algorithm="q")),
@@ -119,7 +120,7 @@ def test_holes_are_not_zeros(case: Case) -> None:
 
 ONE = {"gap", "metallm", "relm", "q", "ucb1", "thompson", "multi_factor"}
 """An outcome moves its member alone."""
-NONE = {"classifier", "causal", "blending"}
+NONE = {"classifier", "causal", "blending", "factors"}
 PREFERRING = {"mf", "sw_ranking", "eagle"}
 
 

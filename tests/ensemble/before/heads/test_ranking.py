@@ -19,6 +19,12 @@ def test_hinge_of_one_query() -> None:
     assert slope[0] == pytest.approx((-0.3, 0.3, 0.0))
 
 
+def test_who_did_best_together_is_ahead_on_average() -> None:
+    hinge, slope = hinged(np.array([[0.5, 0.3, 0.4]]), np.array([[1.0, 1.0, 0.0]]), 0.2)
+    assert hinge == pytest.approx(0.2**2)
+    assert slope[0] == pytest.approx((-0.2, -0.2, 0.4))
+
+
 def test_ties_and_order_cost_nothing() -> None:
     hinge, slope = hinged(np.array([[0.1, 0.9], [0.9, 0.1]]), np.array([[1.0, 1.0], [1.0, 0.0]]), 0.2)
     assert hinge == 0
