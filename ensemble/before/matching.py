@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemble.outcomes.dense import Dense, Floats
+from ensemble.outcomes.dense import Dense, Floats, Ints
 
 _GRID = 41
 """Tolerances that are tried."""
@@ -26,8 +26,8 @@ def samples_of(table: Dense, member: int) -> Floats:
 def matches(own: Floats, reference: Floats, tolerance: float = 0.0, best_of: int = 1, selector: float = 1.0) -> Floats:
     """[n], P(the best of some of the own samples ≥ one of the reference's - tolerance); NaN where one has no sample.
 
-    Samples are drawn with replacement, so that the label never falls with their number: of pairs of samples where it is
-    one, arXiv 2404.14618; 1 - (1 - p)^n with p the part of the samples that are good enough else, arXiv 2506.22716.
+    The part of all pairs of samples where it is (arXiv 2404.14618), or of all draws of several own samples with one of
+    the reference (arXiv 2506.22716); more samples than there are match as all of them do.
 
     Args:
         own: [n, S].
@@ -36,12 +36,21 @@ def matches(own: Floats, reference: Floats, tolerance: float = 0.0, best_of: int
         selector: 1: the best is always found; 0: one is taken blindly; a straight line in between.
     """
     pairs = own[:, :, None] >= reference[:, None, :] - tolerance - 1e-12
-    counts = (~np.isnan(own)).sum(axis=1)
-    good = pairs.sum(axis=1) / np.maximum(counts, 1)[:, None]
-    found = good + selector * (1 - (1 - good) ** best_of - good)
-    there = ~np.isnan(reference)
+    counts, there = (~np.isnan(own)).sum(axis=1), ~np.isnan(reference)
+    poor = np.maximum(counts, 1)[:, None] - pairs.sum(axis=1)
+    one = 1 - poor / np.maximum(counts, 1)[:, None]
+    found = one + selector * (1 - _all_among(poor, counts[:, None], best_of) - one)
     total = np.where(there, found, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     return np.where((counts > 0) & there.any(axis=1), total, np.nan)
+
+
+def _all_among(some: Ints, counts: Ints, draws: int) -> Floats:
+    """Probability that all of so many draws without replacement are among some of the counts."""
+    odds = np.ones(some.shape)
+    for drawn in range(draws):
+        left = counts - drawn
+        odds = np.where(left > 0, odds * np.maximum(some - drawn, 0) / np.maximum(left, 1), odds)
+    return odds
 
 
 def rated(own: Floats, reference: Floats, best_of: int = 1, selector: float = 1.0) -> Floats:

@@ -18,6 +18,8 @@ from ensemble.outcomes.dense import Floats
 
 _STEPS, _CLOSE = 30, 1e-8
 """Newton's steps at most for one vector, and the change that is none."""
+_BLOCK = 8192
+"""Queries that are looked at together: bounds memory, not results."""
 _LEAST = 0.05
 """Least variance that a new member's numbers are given: two members that agree tell little of a third."""
 
@@ -107,10 +109,11 @@ class Abilities(Head):
         return replace(self, covariances=np.stack(found))
 
     def _covariance(self, x: Floats, vector: Floats, precision: Floats) -> Floats:
-        if not len(x):
-            return np.linalg.inv(precision)
-        logits, slopes = self.linearised(x, vector)
-        found = np.linalg.inv(precision + (slopes.T * variances(logits)) @ slopes)
+        total = precision.copy()
+        for first in range(0, len(x), _BLOCK):
+            logits, slopes = self.linearised(x[first : first + _BLOCK], vector)
+            total += (slopes.T * variances(logits)) @ slopes
+        found = np.linalg.inv(total)
         return np.asarray((found + found.T) / 2)
 
     def _evidence(self, x: Floats, quality: Floats, vector: Floats, mean: Floats, precision: Floats) -> float:

@@ -56,7 +56,8 @@ class Graph(Head, kind="graph"):
         """z [M, r] and own [M]."""
         means = (self.sums + _PRIOR * _mean(self.sums)) / (self.sums[:, 2, -1] + _PRIOR)[:, None, None]
         messages = means[:, :2, :-1] - means[:, :2, -1:] * means[:, 2:, :-1]
-        got = np.einsum("mkd,kdr->mkr", messages * len(self.align), self.gather).reshape(len(means), -1)
+        seen = (messages * len(self.align)).transpose(1, 0, 2) @ self.gather
+        got = seen.transpose(1, 0, 2).reshape(len(means), -1)
         z = np.maximum(got, 0) @ self.combine[:-1] + self.combine[-1] + got @ self.skip
         return z, log_odds(means[:, 0, -1])
 

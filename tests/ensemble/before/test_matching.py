@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -48,8 +48,9 @@ def test_more_samples_never_match_less(own: list[float], other: list[float], cou
 
 def test_the_best_of_two_samples_is_the_better_one() -> None:
     own, other = np.array([[0.0, 0.6, 1.0]]), np.array([[0.5, 0.8]])
-    drawn = [np.mean([max(pair) >= r for pair in product(own[0], repeat=2)]) for r in other[0]]
+    drawn = [np.mean([max(pair) >= r for pair in combinations(own[0], 2)]) for r in other[0]]
     assert matches(own, other, best_of=2)[0] == pytest.approx(np.mean(drawn))
+    assert matches(own, other, best_of=3)[0] == matches(own, other, best_of=9)[0] == 1
     assert matches(own, other, best_of=2, selector=0.0)[0] == pytest.approx(matches(own, other)[0])
 
 

@@ -32,6 +32,13 @@ def test_difficulty_takes_from_all_members() -> None:
     head = response()
     x = np.ones((1, 4))
     harder = Response(
-        head.vectors, head.covariances, head.relevance, head.difficulty + 1, head.hidden, head.shift, head.out, head.base
+        head.vectors,
+        head.covariances,
+        head.relevance,
+        head.difficulty + 1,
+        head.hidden,
+        head.shift,
+        head.out,
+        head.base,
     )
     assert (harder.logits(x) < head.logits(x)).all()
