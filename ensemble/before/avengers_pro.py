@@ -88,7 +88,7 @@ def _chosen(training: Training, options: AvengersFit) -> int:
     fitted, held = training.held_out()
 
     def wrong(clusters: int) -> float:
-        tagger = _tagger(fitted, options, clusters, starts=1)
+        tagger = _tagger(fitted, options, clusters, starts=3)
         head = TagMeans.of(tagger, fitted.x, fitted.table.quality, options.pseudo)
         return float(np.nansum((head.scores(held.x) - held.table.quality) ** 2))
 

@@ -11,6 +11,8 @@ from ensemble.before.parts import Part
 from ensemble.before.training import Training
 from ensemble.outcomes.dense import Floats, mean_observed
 
+_ROWS = 4096
+"""Rows that heads are compared on at most."""
 _PENALTY = 1.0
 """Ridge of the lengths' regression; rows are of unit length."""
 
@@ -100,8 +102,25 @@ def _lengths(x: Floats, tokens: Floats, penalty: float) -> Floats:
 
 
 def known(training: Training) -> Costs:
-    """The best that the table allows: by tokens where lengths and prices are known of every member, else means."""
-    table = training.table
+    """The best that the table allows: by tokens where lengths and prices are known of every member, else means.
+
+    Where the table tells costs as well, means stand unless tokens come closer: prices of the answers alone, where the
+    table does not tell how long prompts were, put members in a wrong order.
+    """
+    table, means = training.table, MeanCosts.fit(training)
     lengths = (~np.isnan(table.output_tokens)).any(axis=0).all()
-    priced = not np.isnan(table.prices).any()
-    return TokenCosts.fit(training) if lengths and priced else MeanCosts.fit(training)
+    if not lengths or np.isnan(table.prices).any():
+        return means
+    tokens = TokenCosts.fit(training)
+    if np.isnan(table.cost).all():
+        return tokens
+    return min(means, tokens, key=lambda costs: _error(costs, training))
+
+
+def _error(costs: Costs, training: Training) -> float:
+    """Mean distance to the costs of the first rows, each member's as a part of its mean."""
+    table, x = training.table.rows(np.arange(min(len(training.x), _ROWS))), training.x[:_ROWS]
+    read = np.nan_to_num(mean_observed(table.input_tokens.T))
+    apart = np.abs(costs.of(x, read) - table.cost)
+    means = mean_observed(table.cost)
+    return float(np.nanmean(apart / np.where(means > 0, means, 1)))

@@ -81,12 +81,16 @@ def _head(training: Training, options: KnnFit, k: int) -> Neighbours:
 
 
 def _chosen(training: Training, options: KnnFit) -> int:
-    """The k whose choices are best on queries that are left out one by one, the largest of equals."""
+    """The largest k whose choices, on queries that are left out one by one, are worse than the best by no more than one
+    standard error: among equals, many neighbours err less.
+    """
     order = np.random.default_rng([training.seed, 7]).permutation(len(training.x))
     held = np.sort(order[:_HELD])
     quality = np.nan_to_num(training.table.quality[held])
     grid = [k for k in _GRID if k < len(order)] or [1]
     picks = _head(training, options, 1).scores_at(training.x[held], grid, own=held).argmax(axis=2)
-    reached = quality[np.arange(len(quality)), picks].mean(axis=1)
-    best: int = max(zip(reached.tolist(), grid, strict=True))[1]
+    reached = quality[np.arange(len(quality)), picks]
+    lost = reached[reached.mean(axis=1).argmax()] - reached
+    near = lost.mean(axis=1) <= lost.std(axis=1) / np.sqrt(len(held))
+    best: int = max(k for k, good in zip(grid, near, strict=True) if good)
     return best

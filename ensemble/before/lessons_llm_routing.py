@@ -34,8 +34,9 @@ class LessonsFit(FitOptions):
     """``confidence``: the highest. ``foretold``: the nearest to what a regression on all confidences expects of the
     first member that is right; ``sorted``: the same with the members in order of how often they are right. Omitted:
     confidence."""
-    threshold: float = Field(default=0.5, gt=0, le=1)
-    """From which quality on an answer, or most samples of one, are right. Omitted: 0.5."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """From which quality on an answer, or most samples of one, are right. Omitted: quality is what is foretold; who is
+    right, for the decisions that ask it, 0.5."""
     weighted: bool = False
     """Right and wrong answers of a member count alike in sum, however often it is right. Omitted: no."""
     penalty: float = Field(default=10.0, gt=0, allow_inf_nan=False)
@@ -67,6 +68,7 @@ class LessonsLlmRouting(Routing):
     Departures from the paper and its code:
 
     * Heads are linear in the embedding, where the paper tunes RoBERTa; clusters are of embeddings, not of TF-IDF.
+    * A label is the quality itself, unless a threshold is given; the paper's is 1 where most of ten samples are right.
     * Clusters are made of the queries of the fit alone; the paper's code clusters the test questions with them.
     * A random one of the three most confident where nobody is confident is a policy: ``unsure``. The vote of a
       cluster's members is another: ``subset``, with ``weighted: false`` and a size of all members.
@@ -91,7 +93,7 @@ def _classifier(training: Training, truth: Floats, options: LessonsFit) -> Head:
     order = np.arange(truth.shape[1])
     if options.decision == "sorted":
         order = np.argsort(-mean_observed(truth, empty=0.0), kind="stable")
-    return Foretold.fit(head, training.x, truth, order)
+    return Foretold.fit(head, training.x, right(training.table.quality, options.threshold or 0.5), order)
 
 
 def _clusters(training: Training, truth: Floats, options: LessonsFit) -> Head:
@@ -105,4 +107,4 @@ def even(truth: Floats) -> Floats:
     share = mean_observed(truth, empty=0.5)
     of_right = np.where(share > 0, 0.5 / np.where(share > 0, share, 1), 1.0)
     of_wrong = np.where(share < 1, 0.5 / np.where(share < 1, 1 - share, 1), 1.0)
-    return np.where(truth == 1, of_right, of_wrong)
+    return np.where(np.isnan(truth), 0.0, truth * of_right + (1 - truth) * of_wrong)

@@ -21,8 +21,8 @@ from ensemble.method import Stage, method
 class SelectFit(FitOptions):
     """Options of the fit of ``selectllm``."""
 
-    threshold: float = Field(default=0.5, gt=0, le=1)
-    """From which quality on an answer, or most samples of one, are right. Omitted: 0.5."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """From which quality on an answer, or most samples of one, are right. Omitted: quality is what is foretold."""
     penalty: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Of the squared weights, on rows of unit length. Omitted: 10."""
     calibration: Kind = "platt"
@@ -42,6 +42,7 @@ class SelectLlm(Routing):
 
     * Heads are linear in the embedding, where the paper tunes RoBERTa.
     * Confidences are calibrated, each member's on queries that its head has not seen: votes are weighed by them.
+    * A label is the quality itself, unless a threshold is given; the paper's is 1 where most of ten samples are right.
     * Each chosen member votes once; with the paper's ten samples it would be an ensemble of its own.
     * The most of a vote are three members, as the policy ``subset`` has it.
     """

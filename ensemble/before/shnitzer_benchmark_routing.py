@@ -30,13 +30,14 @@ class ShnitzerFit(FitOptions):
     nearest: int = Field(default=19, ge=1)
     """Neighbours that the distance of a query is a mean over. Omitted: 19."""
     threshold: float = Field(default=0.5, ge=0, le=1)
-    """From which quality and which prediction on an answer is right. Omitted: 0.5."""
+    """From which quality and which prediction on an answer is right, where it is asked whether the predictor is.
+    Omitted: 0.5."""
     sure: float = Field(default=0.6, ge=0, lt=1)
-    """Least probability that the choice is better than the member that is best on average, who answers otherwise; 0:
-    the choice always stands. Omitted: 0.6."""
+    """Least probability of being better than the member that is best on average, at which somebody else may answer;
+    0: the highest score always does. Omitted: 0.6."""
     fidelity: Literal["fixed", "reference"] = "fixed"
-    """``reference`` makes predictions 1 or 0 before they are weighed by trust, takes each for one draw, and knows its
-    trust from whole tasks alone. Omitted: fixed."""
+    """``reference`` makes qualities and predictions 1 or 0 before they are weighed by trust, takes each for one draw,
+    and knows its trust from whole tasks alone. Omitted: fixed."""
 
 
 @method(
@@ -79,7 +80,10 @@ class ShnitzerBenchmarkRouting(Routing):
 
 
 def _base(training: Training, options: ShnitzerFit) -> Neighbours:
-    return Neighbours.fit(training.x, right(training.table.quality, options.threshold), options.k, pseudo=1.0)
+    quality = training.table.quality
+    if options.fidelity == "reference":
+        quality = right(quality, options.threshold)
+    return Neighbours.fit(training.x, quality, options.k, pseudo=1.0)
 
 
 def _tasks(training: Training) -> tuple[str, ...]:

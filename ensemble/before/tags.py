@@ -17,6 +17,8 @@ from ensemble.outcomes.dense import Floats, Ints
 
 _SAMPLE = 50_000
 """Queries that centres are sought in; more would only take longer."""
+_MANY = 10_000
+"""Queries from which on three starts are enough."""
 
 
 class Tagger(Part):
@@ -117,7 +119,7 @@ def clustered(x: Floats, count: int, seed: int = 0, starts: int = 10) -> Floats:
 
     if len(x) > _SAMPLE:
         x = x[np.sort(np.random.default_rng([seed, 3]).choice(len(x), _SAMPLE, replace=False))]
-    found = KMeans(min(count, len(x)), n_init=starts, random_state=seed).fit(x)
+    found = KMeans(min(count, len(x)), n_init=min(starts, 3) if len(x) > _MANY else starts, random_state=seed).fit(x)
     return unit(np.asarray(found.cluster_centers_, float))
 
 

@@ -12,8 +12,13 @@ import numpy as np
 from ensemble.outcomes.dense import Dense, Floats, Ints, mean_observed
 
 
-def right(quality: Floats, threshold: float = 0.5) -> Floats:
-    """1 where the quality is at least the threshold, else 0; of samples' means, whether most of them are right."""
+def right(quality: Floats, threshold: float | None = 0.5) -> Floats:
+    """1 where the quality is at least the threshold, else 0; of samples' means, whether most of them are right.
+
+    Without a threshold the quality itself: a grade, or a share of right samples, says more than whether it is above.
+    """
+    if threshold is None:
+        return quality
     return np.where(np.isnan(quality), np.nan, (quality >= threshold).astype(float))
 
 

@@ -71,8 +71,7 @@ def run(order: Order, told: Callable[[str], None]) -> Report:
         told: the name of the router that is fitted next.
 
     Raises:
-        BadRequest: the table, a name or an option cannot be used, or no router was fitted.
-        ConfigurationError: the policy names somebody else.
+        BadRequest: the table, a name, an option or the policy cannot be used, or no router was fitted.
     """
     several = len(order.routers) > 1
     if several and order.options:
@@ -101,7 +100,7 @@ def run(order: Order, told: Callable[[str], None]) -> Report:
             )
         except (BadRequest, ConfigurationError) as error:
             if not several:
-                raise
+                raise BadRequest(error.message, param=error.param) from error
             refused[key] = error.message
             continue
         keep(folders[key], key, found.router, _manifest(found, order, options[key], name, embedded, data))

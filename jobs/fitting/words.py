@@ -86,7 +86,7 @@ def snippet(report: Report) -> str:
 def _entry(found: Fitted, folder: str) -> dict[str, Any]:
     options: dict[str, Any] = {"path": folder}
     if found.policy != getattr(named(found.method), "policy", None):
-        options["policy"] = found.policy.model_dump(mode="json", exclude_defaults=True) | {"kind": _kind(found.policy)}
+        options["policy"] = {"kind": _kind(found.policy), **found.policy.model_dump(mode="json", exclude_defaults=True)}
     seats = dict.fromkeys(_seat(name) for name in found.router.members)
     return {"method": found.method, "members": list(seats), "options": options}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import erf
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
@@ -19,8 +19,7 @@ from ensemble.outcomes.dense import Bools, Floats
 class Trusted(Head, kind="trusted"):
     """Score g · p + (1 − g) · (1 − p): g by neighbours, p = P(the predictor is right) by the distance of the query.
 
-    Where it is not sure enough that somebody does better than the member that is best on average, nobody scores above
-    that one.
+    Who is not sure enough to do better than the member that is best on average does not score above that one.
     """
 
     base: Neighbours
@@ -60,6 +59,10 @@ class Trusted(Head, kind="trusted"):
     def learn(self, outcome: Outcome) -> None:
         self.base.learn(outcome)
 
+    def widen(self, x: Floats, quality: Floats) -> Trusted:
+        """The new member's own predictions are trusted as the others' are on average."""
+        return replace(self, base=self.base.widen(x, quality), trust=self.trust.widen())
+
 
 def mixed(share: Floats, trust: Floats) -> Floats:
     """share · trust + (1 − share) · (1 − trust), all in [0, 1]."""
@@ -67,22 +70,20 @@ def mixed(share: Floats, trust: Floats) -> Floats:
 
 
 def held_back(scores: Floats, best: int, sure: float, evidence: float) -> Floats:
-    """[n, M], held to just below the best-on-average member where the highest is not surely above it.
+    """[n, M]; who is not surely above the best-on-average member is held to just below it.
 
     Args:
         evidence: a score v is taken as the mean of so many draws, of variance v (1 − v) each.
     """
-    unsure = ~surely(scores, best, sure, evidence)
-    roof = np.where(unsure, np.nextafter(scores[:, best], -np.inf), np.inf)[:, None]
-    held: Floats = np.minimum(scores, roof)
+    roof = np.nextafter(scores[:, [best]], -np.inf)
+    held = np.where(surely(scores, best, sure, evidence), scores, np.minimum(scores, roof))
     held[:, best] = scores[:, best]
     return held
 
 
 def surely(scores: Floats, best: int, sure: float, evidence: float) -> Bools:
-    """[n], whether P(the highest > the best on average) reaches ``sure``, in the normal approximation."""
-    top = scores.max(axis=1)
-    base = scores[:, best]
-    variance = (top * (1 - top) + base * (1 - base)) / evidence
-    gap = (top - base) / np.sqrt(np.maximum(2 * variance, 1e-12))
-    return np.array([(1 + erf(value)) / 2 >= sure or sure == 0 for value in gap], dtype=bool)
+    """[n, M], whether P(a member > the best on average) reaches ``sure``, in the normal approximation."""
+    base = scores[:, [best]]
+    variance = (scores * (1 - scores) + base * (1 - base)) / evidence
+    least = NormalDist().inv_cdf(sure) if sure > 0 else -np.inf
+    return np.asarray((scores - base) / np.sqrt(np.maximum(variance, 1e-12)) >= least)

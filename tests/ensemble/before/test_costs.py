@@ -45,3 +45,27 @@ def test_lengths_are_never_above_the_longest_seen() -> None:
 
 def test_without_prices_means_stand() -> None:
     assert isinstance(known(training(rows=4, output_tokens=np.ones((4, 2)))), MeanCosts)
+
+
+def test_a_new_member_costs_its_mean_and_nobody_else_changes() -> None:
+    tokens = np.tile([[10.0, 100.0], [1000.0, 100.0]], (50, 1))
+    given = training(rows=100, output_tokens=tokens, prices=np.array([[1.0, 2.0], [0.0, 1.0]]))
+    x, prompts = np.eye(2), np.array([7.0, 70.0])
+    before = known(given)
+    for mean, told in ((0.25, 0.25), (NAN, 0.0)):
+        after = before.widen(mean).of(x, prompts)
+        assert (after[:, :2] == before.of(x, prompts)).all()
+        assert after[:, 2] == pytest.approx(told)
+
+
+@pytest.mark.parametrize(("prompts", "expected"), [(NAN, MeanCosts), (100.0, TokenCosts)])
+def test_tokens_are_believed_where_they_come_closer_to_the_costs_of_the_table(prompts: float, expected: type) -> None:
+    # Nearly all is paid for the prompt: prices of answers alone would make the dear member the cheap one.
+    written = np.tile([[4.0, 1.0], [1.0, 4.0]], (50, 1))
+    prices = np.array([[0.1, 1.0], [1.0, 0.1]])
+    paid = 100 * prices[:, 0] + written * prices[:, 1]
+    read = np.full((100, 2), prompts)
+    given = training(rows=100, output_tokens=written, prices=prices, input_tokens=read, cost=paid)
+    costs = known(given)
+    assert isinstance(costs, expected)
+    assert costs.of(given.x, np.full(100, 100.0)) == pytest.approx(paid, rel=0.2)

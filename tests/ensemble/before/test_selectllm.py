@@ -56,8 +56,10 @@ def test_most_samples_right_is_right() -> None:
     training = table()
     quality = np.where(training.table.quality == 1, 0.6, 0.4)
     object.__setattr__(training.table, "quality", quality)
-    told = SelectLlm.fit(training, SelectFit(penalty=1.0)).predict(training.x).quality
-    assert told.max() > 0.8
+    told = SelectLlm.fit(training, SelectFit(penalty=1.0, threshold=0.5)).predict(training.x)
+    assert told.quality.max() > 0.8
+    graded = SelectLlm.fit(training, SelectFit(penalty=1.0)).predict(training.x)
+    assert graded.quality.max() < 0.65
 
 
 def test_every_member_that_answered_learns() -> None:

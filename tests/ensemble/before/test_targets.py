@@ -85,6 +85,7 @@ def test_a_hole_takes_its_tags_mean() -> None:
 def test_right_from_a_threshold_on() -> None:
     assert targets.right(np.array([[0.5, 0.4]]))[0].tolist() == [1.0, 0.0]
     assert np.isnan(targets.right(np.array([[NAN]]))[0, 0])
+    assert targets.right(np.array([[0.5, 0.4]]), None)[0].tolist() == [0.5, 0.4]
 
 
 def test_reward_in_units_of_the_dearest_member() -> None:

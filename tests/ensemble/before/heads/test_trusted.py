@@ -48,10 +48,10 @@ def test_a_threshold_of_nothing_makes_all_right() -> None:
 def test_who_is_surely_better() -> None:
     # (0.8 − 0.6) ÷ √(0.16 + 0.24) = 0.316228, of which the normal distribution makes 0.624085.
     scores = np.array([[0.8, 0.6]])
-    assert surely(scores, 1, 0.62, 1)[0]
-    assert not surely(scores, 1, 0.63, 1)[0]
-    assert surely(scores, 1, 0.63, 100)[0]
-    assert surely(scores, 1, 0.0, 1)[0]
+    assert surely(scores, 1, 0.624, 1)[0, 0]
+    assert not surely(scores, 1, 0.625, 1)[0, 0]
+    assert surely(scores, 1, 0.625, 100)[0, 0]
+    assert surely(scores, 1, 0.0, 1).all()
 
 
 def test_in_doubt_the_best_on_average_is_on_top_and_order_below_it_is_kept() -> None:
@@ -69,6 +69,13 @@ def test_scores_of_single_queries() -> None:
     binary = head((0.8, 0.6))
     binary.binary = True
     assert binary.scores(X[2:3])[0] == pytest.approx((0.2, 0.6))
+
+
+def test_a_member_that_comes_later_changes_nobody() -> None:
+    trusted = head((0.8, 0.6), sure=0.6)
+    wider = trusted.widen(X[:2], np.ones(2))
+    assert np.array_equal(wider.scores(X)[:, :2], trusted.scores(X))
+    assert wider.scores(X)[0, 2] == pytest.approx(0.7)
 
 
 def test_outcomes_join_the_store() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_equal_seeds_draw_equally() -> None:
 
 
 @pytest.mark.parametrize("by", ["thompson", "ucb"])
-def test_without_a_spread_there_is_nothing_to_draw_around(by: str) -> None:
+def test_without_a_spread_there_is_nothing_to_draw_around(by: Literal["thompson", "ucb"]) -> None:
     plain = Prediction(np.ones((1, 2)), np.zeros((1, 2)))
     with pytest.raises(ConfigurationError, match="allowed: softmax, epsilon"):
         Sample(by=by).choose(plain, np.ones((1, 2), bool), np.random.default_rng(0))
