@@ -30,11 +30,11 @@ METHODS = ("citer", "deepen", "etr", "eva", "packllm")
 
 TOKEN_LEVEL = ("data", "question", "answer", "grade_name")
 """Options of those alone."""
-ROUTERS = ("outcomes", "routers", "encoder", "policy", "share", "budget", "drop", "add_member", "source")
+ROUTERS = ("outcomes", "routers", "encoder", "policy", "share", "budget", "drop", "feedback", "add_member", "source")
 """Options of routers alone."""
 KNOBS = ("share", "budget", "drop")
 """Of those, what a policy is set to keep."""
-REFITS = ("policy", "encoder", "members", "split", "seed", "options", "routers")
+REFITS = ("policy", "encoder", "members", "split", "seed", "options", "routers", "feedback")
 """Options of routers that say something of a fit, which a new member does without."""
 
 
@@ -57,6 +57,7 @@ REFITS = ("policy", "encoder", "members", "split", "seed", "options", "routers")
 @click.option("--share", type=float, help="Set the policy: part of the traffic that the strong member answers.")
 @click.option("--budget", type=float, help="Set the policy: money for a query, on average.")
 @click.option("--drop", type=float, help="Set the policy: part of the best member's quality that may be lost.")
+@click.option("--feedback", type=click.IntRange(min=1), metavar="N", help="Last piece of feedback in --outcomes.")
 @click.option("--add-member", metavar="NAME", help="Learn one more member from few outcomes, without a fit.")
 @click.option("--from", "source", type=click.Path(path_type=Path), help="Of --add-member: folder of the router.")
 @click.pass_context

@@ -16,6 +16,7 @@ from ensemble.artifacts import Manifest, manifest_of
 from ensemble.before.fitting import Embedded, Fitted, by_encoder, by_features, by_ngrams, fitted, widened
 from ensemble.before.knobs import Knob
 from ensemble.before.policies import Policy
+from ensemble.before.routing.loading import FEEDBACK
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import KIND, Router, keep, kept
 from ensemble.before.training import FitOptions, Training
@@ -50,6 +51,9 @@ class Order:
     split: float | None = None
     """Share of the queries that is fitted to, up to 1; ``None``: the table's own parts, or ``SHARE``."""
     seed: int = 0
+    feedback: int | None = None
+    """Number of the last piece of a service's feedback that is among the outcomes: the service lets the router learn
+    only what came later. ``None``: none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,33 +85,32 @@ def run(order: Order, told: Callable[[str], None]) -> Report:
     if order.members:
         outcomes = outcomes.among(order.members)
     table, split = outcomes.dense(), _split(outcomes, order)
-    name, embedded = _embedded(order, table, split)
-    fit, held = (_training(table, embedded, rows, order.seed) for rows in split)
+    encoder, embedded = _embedded(order, table, split)
+    parts = [_training(table, embedded, rows, order.seed) for rows in split]
     done, refused = list[Fitted](), dict[str, str]()
     folders = {name: order.output / name if several else order.output for name in order.routers}
     data = digest(order.outcomes)
-    for key, method in order.routers.items():
-        told(key)
+    for name, method in order.routers.items():
+        told(name)
         try:
-            found = fitted(
-                method,
-                fit,
-                held if len(held.table) else None,
-                options[key],
-                order.policy,
-                order.knob,
-                embedded.encoder,
-            )
+            found = _fitted(method, options[name], parts, order, embedded)
         except (BadRequest, ConfigurationError) as error:
             if not several:
                 raise BadRequest(error.message, param=error.param) from error
-            refused[key] = error.message
-            continue
-        keep(folders[key], key, found.router, _manifest(found, order, options[key], name, embedded, data))
-        done.append(found)
+            refused[name] = error.message
+        else:
+            keep(folders[name], name, found.router, _manifest(found, order, options[name], encoder, embedded, data))
+            done.append(found)
     if not done:
         raise BadRequest("; ".join(f"{name}: {why}" for name, why in refused.items()), param="routers")
-    return Report(fitted=done, refused=refused, encoder=embedded.identity or name, folders=folders)
+    return Report(fitted=done, refused=refused, encoder=embedded.identity or encoder, folders=folders)
+
+
+def _fitted(
+    method: type[Routing], options: FitOptions, parts: Sequence[Training], order: Order, embedded: Embedded
+) -> Fitted:
+    fit, held = parts
+    return fitted(method, fit, held if len(held.table) else None, options, order.policy, order.knob, embedded.encoder)
 
 
 def options_for(method: type[Routing], given: Mapping[str, Any]) -> FitOptions:
@@ -190,6 +193,8 @@ def _manifest(
     settings |= {"policy": found.policy.model_dump(mode="json"), "split": order.split}
     if order.knob is not None:
         settings[order.knob.of] = order.knob.value
+    if order.feedback is not None:
+        settings[FEEDBACK] = order.feedback
     return Manifest(
         method=found.method,
         kind=KIND,

@@ -76,6 +76,7 @@ def _order(routers: Mapping[str, type[Routing]], file: Path, given: Mapping[str,
         options=options_of(given["options"]),
         split=given["split"],
         seed=given["seed"],
+        feedback=given["feedback"],
     )
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from cluster.config import load
 from ensemble.artifacts import manifest_of
 from ensemble.before.policies import policy
+from ensemble.before.routing.loading import FEEDBACK
 from ensemble.before.routing.router import kept
 from ensemble.outcomes.table import Outcomes
 from jobs.fit import fit
@@ -152,6 +153,13 @@ def test_the_policy_that_is_set_is_what_the_configuration_gets(
     assert entry["policy"]["kind"] == kind
     if arguments[0] != "--policy":
         assert settings[arguments[0][2:]] == float(arguments[1])
+
+
+def test_the_service_is_told_which_feedback_the_router_knows(outcomes: str, tmp_path: Path) -> None:
+    for number, given in (({}, ()), ({FEEDBACK: 41}, ("--feedback", "41"))):
+        fitted("knn_router", "--outcomes", outcomes, "--output", str(tmp_path / "o"), *given)
+        settings = manifest_of(tmp_path / "o").settings
+        assert {name: value for name, value in settings.items() if name == FEEDBACK} == number
 
 
 def test_members_of_the_table_can_be_left_out(tmp_path: Path) -> None:

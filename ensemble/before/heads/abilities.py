@@ -20,7 +20,7 @@ _STEPS, _CLOSE = 30, 1e-8
 """Newton's steps at most for one vector, and the change that is none."""
 _BLOCK = 8192
 """Queries that are looked at together: bounds memory, not results."""
-_LEAST = 0.05
+_LEAST = 0.001
 """Least variance that a new member's numbers are given: two members that agree tell little of a third."""
 
 
@@ -67,7 +67,7 @@ class Abilities(Head):
     def widen(self, x: Floats, quality: Floats) -> Self:
         """The new vector is the likeliest one given its outcomes and how the known members' vectors are spread."""
         mean = self.vectors.mean(axis=0)
-        precision = np.diag(1 / np.maximum(self.vectors.var(axis=0), _LEAST))
+        precision = np.linalg.inv(_spread(self.vectors))
         vector, covariance = self.likeliest(x, quality, mean, precision)
         return replace(
             self,
@@ -124,6 +124,14 @@ class Abilities(Head):
             return prior
         logits, _ = self.linearised(x, vector)
         return prior + float((quality * logits - np.logaddexp(0, logits)).sum())
+
+
+def _spread(vectors: Floats) -> Floats:
+    """[r, r], how members' vectors [M, r] are spread: half as they vary together, half as if each number were apart."""
+    away = vectors - vectors.mean(axis=0)
+    together = away.T @ away / len(vectors)
+    apart = np.diag(np.maximum(together.diagonal().mean(), _LEAST) * np.ones(len(together)))
+    return np.asarray((together + apart) / 2)
 
 
 def variances(logits: Floats) -> Floats:

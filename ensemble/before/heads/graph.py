@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
     from ensemble.before.heads.descent import Tensors
 
-_PRIOR = 5.0
-"""Edges of a mean member that each member's own are drawn to."""
+_PRIOR = 200.0
+"""Edges at which a member's own messages count as much as those of a mean member: fewer say little of what it is good
+at, in hundreds of dimensions."""
+_FEW = 5.0
+"""Edges at which its own mean quality does."""
 _SLIGHT = 0.01
 """Of weights that are to grow from next to nothing."""
 
@@ -41,6 +44,9 @@ class Graph(Head, kind="graph"):
     """[M, 3, d + 1], over each member's edges, of (quality, cost, 1) times [x, 1]."""
     unit: float
     """Money that is a cost of 1."""
+    usual: Floats
+    """[2, d + 1], messages of a mean member of the fit, and its mean quality and cost: what members of few edges are
+    drawn to. No outcome changes it."""
     align: Floats
     """[d, r], of the queries."""
     gather: Floats
@@ -54,12 +60,12 @@ class Graph(Head, kind="graph"):
 
     def states(self) -> tuple[Floats, Floats]:
         """z [M, r] and own [M]."""
-        means = (self.sums + _PRIOR * _mean(self.sums)) / (self.sums[:, 2, -1] + _PRIOR)[:, None, None]
-        messages = means[:, :2, :-1] - means[:, :2, -1:] * means[:, 2:, :-1]
-        seen = (messages * len(self.align)).transpose(1, 0, 2) @ self.gather
-        got = seen.transpose(1, 0, 2).reshape(len(means), -1)
+        counts, messages = self.sums[:, 2, -1], _messages(self.sums)
+        share = (counts / (counts + _PRIOR))[:, None, None]
+        drawn = len(self.align) * (share * messages + (1 - share) * self.usual[:, :-1])
+        got = (drawn.transpose(1, 0, 2) @ self.gather).transpose(1, 0, 2).reshape(len(counts), -1)
         z = np.maximum(got, 0) @ self.combine[:-1] + self.combine[-1] + got @ self.skip
-        return z, log_odds(means[:, 0, -1])
+        return z, log_odds((self.sums[:, 0, -1] + _FEW * self.usual[0, -1]) / (counts + _FEW))
 
     def scores(self, x: Floats) -> Floats:
         z, own = self.states()
@@ -68,7 +74,7 @@ class Graph(Head, kind="graph"):
     def learn(self, outcome: Outcome) -> None:
         """One edge more; a cost that is not known counts as the member's mean."""
         member, row = outcome.member, np.append(outcome.x, 1.0)
-        mean = self.sums[member, 1, -1] / max(self.sums[member, 2, -1], 1.0)
+        mean = self.sums[member, 1, -1] / self.sums[member, 2, -1] if self.sums[member, 2, -1] else self.usual[1, -1]
         cost = mean if np.isnan(outcome.cost) else outcome.cost / self.unit
         self.sums[member] += np.outer([outcome.quality, cost, 1.0], row)
 
@@ -76,7 +82,7 @@ class Graph(Head, kind="graph"):
         """The new member's edges have the cost of a mean edge."""
         new = np.zeros_like(self.sums[:1])
         if len(x):
-            cost = np.full(len(x), _mean(self.sums)[1, -1])
+            cost = np.full(len(x), self.usual[1, -1])
             new[0] = _summed(x, np.stack([quality, cost, np.ones(len(x))]))
         return replace(self, sums=np.concatenate([self.sums, new]))
 
@@ -99,7 +105,7 @@ class Graph(Head, kind="graph"):
         seen = ~np.isnan(quality)
         attributes = np.stack([np.nan_to_num(quality), rows["cost"], np.ones_like(quality)]) * seen
         sums = np.stack([_summed(x, attributes[:, :, m]) for m in range(quality.shape[1])])
-        return cls(sums, unit, **found)
+        return cls(sums, unit, _usual(sums), **found)
 
 
 def _summed(x: Floats, attributes: Floats) -> Floats:
@@ -107,9 +113,17 @@ def _summed(x: Floats, attributes: Floats) -> Floats:
     return np.concatenate([attributes @ x, attributes.sum(axis=1, keepdims=True)], axis=1)
 
 
-def _mean(sums: Floats) -> Floats:
-    """[3, d + 1], over all edges."""
-    return np.asarray(sums.sum(axis=0) / max(sums[:, 2, -1].sum(), 1.0))
+def _messages(sums: Floats) -> Floats:
+    """[M, 2, d], of quality and of cost."""
+    means = sums / np.maximum(sums[:, 2:, -1:], 1)
+    return np.asarray(means[:, :2, :-1] - means[:, :2, -1:] * means[:, 2:, :-1])
+
+
+def _usual(sums: Floats) -> Floats:
+    """[2, d + 1], of a mean edge."""
+    weight = sums[:, 2, -1] / max(sums[:, 2, -1].sum(), 1.0)
+    means = sums[:, :2, -1].sum(axis=0) / max(sums[:, 2, -1].sum(), 1.0)
+    return np.concatenate([np.einsum("m,mkd->kd", weight, _messages(sums)), means[:, None]], axis=1)
 
 
 def matched(queries: Floats, states: Floats) -> Floats:
@@ -164,11 +178,15 @@ def edges(parameters: Tensors, rows: Tensors, visible: torch.Tensor) -> torch.Te
     x = torch.cat([rows["x"], torch.ones(len(quality), 1)], dim=1)
     attributes = torch.stack([torch.nan_to_num(quality), rows["cost"], torch.ones_like(quality)])
     sums = torch.einsum("knm,nd->mkd", attributes * seen, x)
-    prior = sums.sum(dim=0) / sums[:, 2, -1].sum().clamp(min=1)
-    means = (sums + _PRIOR * prior) / (sums[:, 2, -1] + _PRIOR)[:, None, None]
-    messages = means[:, :2, :-1] - means[:, :2, -1:] * means[:, 2:, :-1]
-    got = torch.einsum("mkd,kdr->mkr", messages * messages.shape[2], parameters["gather"]).flatten(1)
+    counts = sums[:, 2, -1]
+    own = sums / counts.clamp(min=1)[:, None, None]
+    messages = own[:, :2, :-1] - own[:, :2, -1:] * own[:, 2:, :-1]
+    usual = torch.einsum("m,mkd->kd", counts / counts.sum().clamp(min=1), messages)
+    share = (counts / (counts + _PRIOR))[:, None, None]
+    drawn = messages.shape[2] * (share * messages + (1 - share) * usual)
+    got = torch.einsum("mkd,kdr->mkr", drawn, parameters["gather"]).flatten(1)
     combine = parameters["combine"]
     states = torch.relu(got) @ combine[:-1] + combine[-1] + got @ parameters["skip"]
-    own = means[:, 0, -1].clamp(0.01, 0.99).logit()
-    return rows["x"] @ parameters["align"] @ states.T / states.shape[1] + own
+    mean = sums[:, 0, -1].sum() / counts.sum().clamp(min=1)
+    level = ((sums[:, 0, -1] + _FEW * mean) / (counts + _FEW)).clamp(0.01, 0.99).logit()
+    return rows["x"] @ parameters["align"] @ states.T / states.shape[1] + level

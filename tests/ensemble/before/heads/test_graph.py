@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ensemble.before.heads.descent import Descent
-from ensemble.before.heads.graph import Graph, edges, matched
+from ensemble.before.heads.graph import Graph, _usual, edges, matched
 from ensemble.before.heads.head import Outcome
 from ensemble.before.heads.solve import sigmoid
 from tests.ensemble.before.toys import table
@@ -42,7 +42,7 @@ def head() -> Graph:
     seen = ~np.isnan(quality)
     attributes = np.stack([np.nan_to_num(quality), found["cost"].numpy(), np.ones((N, M))]) * seen
     sums = np.einsum("knm,nd->mkd", attributes, np.concatenate([x, np.ones((N, 1))], axis=1))
-    return Graph(sums, 1.0, **parameters())
+    return Graph(sums, 1.0, _usual(sums), **parameters())
 
 
 def test_the_worked_example() -> None:
@@ -68,7 +68,7 @@ def test_hidden_edges_do_not_foretell_themselves() -> None:
 def test_the_order_of_nodes_does_not_matter() -> None:
     one = head()
     order = [2, 0, 1]
-    other = Graph(one.sums[order], one.unit, one.align, one.gather, one.combine, one.skip)
+    other = Graph(one.sums[order], one.unit, one.usual, one.align, one.gather, one.combine, one.skip)
     x = rows()["x"].numpy()
     np.testing.assert_allclose(other.scores(x), one.scores(x)[:, order])
 
@@ -77,7 +77,7 @@ def test_a_member_without_edges_has_a_score() -> None:
     one, x = head(), rows()["x"].numpy()
     wide = one.widen(np.zeros((0, D)), np.zeros(0))
     assert np.isfinite(wide.scores(x)).all() and wide.scores(x).shape == (N, M + 1)
-    np.testing.assert_allclose(wide.scores(x)[:, :M], one.scores(x))
+    np.testing.assert_allclose(wide.scores(x)[:, :M], one.scores(x), rtol=1e-9)
 
 
 def test_an_outcome_is_an_edge_more() -> None:
