@@ -103,7 +103,8 @@ def test_the_configuration_resolves_to_what_its_comments_say() -> None:
 
 @pytest.mark.parametrize("document", ["README.md", "docs/methods/README.md"])
 def test_tables_of_methods_are_complete(document: str) -> None:
-    rows = re.findall(r"^\| [`\[]+(\w+)[`\]].*?\| ([\w/]+) \|.*?(\d{4}\.\d{5})", _text(document), re.MULTILINE)
+    row = r"^\| [`\[]+(\w+)[`\]].*?\| ([\w/]+) \|.*?\]\(https://(?:arxiv\.org/abs/)?([^)]+)\)"
+    rows = re.findall(row, _text(document), re.MULTILINE)
     assert {name: (stage, paper) for name, stage, paper in rows} == {
         name: (method.stage.value, method.paper) for name, method in OURS.items()
     }
