@@ -20,6 +20,11 @@ from ensemble.method import Stage, method
 class GraphrouterFit(Descent):
     """Options of the fit of ``graphrouter``."""
 
+    epochs: int = Field(default=200, ge=1)
+    """Passes over the queries at most. Omitted: 200."""
+    patience: int = Field(default=20, ge=1)
+    """Passes without a lower loss on a tenth of the queries, held out, after which no more are made; which edges are
+    hidden makes that loss vary. Omitted: 20."""
     batch: int = Field(default=1024, ge=1)
     """Queries for each step; a member's state while fitting is made of them. Omitted: 1024."""
     size: int = Field(default=64, ge=1)
@@ -30,8 +35,8 @@ class GraphrouterFit(Descent):
 
 @method("graphrouter", stage=Stage.BEFORE, paper="2410.03834", needs={Capability.GENERATE}, options=RoutingOptions)
 class GraphRouter(Routing):
-    """GraphRouter (arXiv 2410.03834): P(right) = sigmoid(mean(x0 * z_m)), where x0 is the aligned query and z_m two
-    layers on the messages of the outcomes that the member has had.
+    """GraphRouter (arXiv 2410.03834): P(right) = sigmoid(mean(x0 * z_m) + b_m), where x0 is the aligned query, z_m two
+    layers on the messages of the outcomes that the member has had, and b_m the log-odds of their mean.
 
     A query in service has no edges, so z does not depend on it and is made once for all. A new member has a state from
     its first outcomes on, and every outcome in service is an edge more; no weight changes.
@@ -42,6 +47,7 @@ class GraphRouter(Routing):
 
     * A member's state is made from its outcomes alone; texts that describe tasks and members are not read.
     * Edges foretell quality, graded or 0/1, of every member; not who is the best, of whom there often are several.
+    * A member of few outcomes is drawn to a mean one, and its mean quality stands beside the network.
     * Messages are linear in the query and gated by the edge's quality and cost: their sums are all that is kept.
     * The number of passes is chosen on queries held out from the fit, not on the test set.
     """

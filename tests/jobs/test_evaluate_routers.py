@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
@@ -109,8 +110,16 @@ def test_figures_of_one_router(found: Comparison) -> None:
     assert knn.tasks["sum"] > 0.7 and fixed.tasks["sum"] < 0.5
     assert knn.curve.best == pytest.approx(knn.quality) and knn.curve.area > fixed.curve.area
     assert knn.curve.gain == pytest.approx(knn.quality / rows["best single"].quality - 1)
-    assert knn.pair.apgr > 0.5 or isnan(knn.pair.apgr)
     assert not rows["random"].shares and isnan(rows["random"].fit_seconds)
+
+
+def test_two_members_have_figures_where_the_strong_one_is_better(found: Comparison) -> None:
+    knn = found.entrants[1]
+    strong = replace(found.single, chosen=np.ones(len(found.tested), int))
+    pair = figures.pair(replace(found, references=(strong,)), knn)
+    assert pair.apgr > 0.7 and 0 < pair.cpt50 < pair.cpt80 < 1
+    # The member that was best where it was fitted to is the worse one on the tested part.
+    assert found.tested.means[0] < found.tested.means[1] and isnan(figures.pair(found, knn).apgr)
 
 
 def test_curves_go_from_the_cheapest_member_to_the_best_choice(found: Comparison) -> None:

@@ -27,6 +27,8 @@ _PRIOR = 200.0
 at, in hundreds of dimensions."""
 _FEW = 5.0
 """Edges at which its own mean quality does."""
+_MILD = 0.5
+"""How far a score goes with the likeness of a query and outcomes at the start."""
 _SLIGHT = 0.01
 """Of weights that are to grow from next to nothing."""
 
@@ -149,7 +151,7 @@ def _start(d: int, size: int, seed: int) -> dict[str, Floats]:
         "align": align,
         "gather": np.stack([align, layer(d, size)]),
         "combine": _SLIGHT * layer(2 * size + 1, size),
-        "skip": np.concatenate([np.eye(size), np.zeros((size, size))]),
+        "skip": _MILD * np.concatenate([np.eye(size), np.zeros((size, size))]),
     }
 
 
