@@ -31,7 +31,7 @@ MB = 1024
 
 def table(queries: int, members: int, size: int, seed: int) -> Any:
     """A ``Training`` of drawn outcomes."""
-    from ensemble.before.training import Training
+    from ensemble.before.fitting.training import Training
     from ensemble.outcomes.dense import Dense
 
     random, tasks = np.random.default_rng(seed), 20

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensemble.before.training import Training
+from ensemble.before.fitting.training import Training
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.outcomes.dense import Dense
 from ensemble.outcomes.references import Taken

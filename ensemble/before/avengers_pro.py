@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from ensemble.before.costs.by_tags import tagged_or_known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.clusters import TagMeans, TagRanks, credited
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.tag_costs import tagged_or_known
-from ensemble.before.tags import NearestTags, clustered
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.tags import NearestTags, clustered
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

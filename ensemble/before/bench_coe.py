@@ -7,15 +7,15 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.clusters import TagMeans, TagWinners
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.linear import Ridge, Softmax
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.tags import classified, clustered
-from ensemble.before.targets import best, has_tasks, numbered, smoothed
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import best, has_tasks, numbered, smoothed
+from ensemble.before.targets.tags import classified, clustered
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 from ensemble.outcomes.dense import Ints

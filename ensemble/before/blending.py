@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ensemble.before.costs import MeanCosts
+from ensemble.before.costs.cost import MeanCosts
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.arms import Constant
 from ensemble.before.policies import Policy, Sample
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Capability, Card
 from ensemble.method import Stage, method

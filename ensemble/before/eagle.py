@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.battles import battles
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.elo import Elo
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.battles import battles
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
 from ensemble.method import Stage, method

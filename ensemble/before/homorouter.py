@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.linear import RATE, Ridge
 from ensemble.before.heads.ranking import ranked
 from ensemble.before.policies import Policy, Within
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

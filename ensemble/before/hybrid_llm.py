@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.match import Match
-from ensemble.before.matching import matches, samples_of, tolerance_of
 from ensemble.before.policies import Policy, Threshold
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.matching import matches, samples_of, tolerance_of
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
 from ensemble.method import Stage, method

@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from ensemble.before.costs.by_tags import tagged_or_known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.clusters import Blend, TagMeans
 from ensemble.before.heads.head import Head
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.tag_costs import tagged_or_known
-from ensemble.before.tags import RankedTags, centroids, clustered
-from ensemble.before.targets import has_tasks, numbered
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import has_tasks, numbered
+from ensemble.before.targets.tags import RankedTags, centroids, clustered
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

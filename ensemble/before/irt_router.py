@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.abilities import Abilities
 from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.head import Head
@@ -16,7 +17,6 @@ from ensemble.before.heads.response import Response
 from ensemble.before.heads.warm import Warm
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

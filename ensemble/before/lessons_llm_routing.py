@@ -7,16 +7,16 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.clusters import TagTop
 from ensemble.before.heads.foretold import Foretold
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.linear import RATE, Logistic
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.tags import NearestTags, clustered
-from ensemble.before.targets import right
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import right
+from ensemble.before.targets.tags import NearestTags, clustered
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 from ensemble.outcomes.dense import Floats, mean_observed

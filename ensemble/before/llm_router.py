@@ -11,13 +11,13 @@ from pydantic import Field
 
 from ensemble.before.asking.asking import Asking, AskingOptions
 from ensemble.before.asking.opinions import OTHER, named, prompt
-from ensemble.before.costs import MeanCosts
+from ensemble.before.costs.cost import MeanCosts
 from ensemble.before.encoders.served import Encoders
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.arms import Constant
 from ensemble.before.routing.decision import Reading
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest, ConfigurationError, MemberError
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Stage, method

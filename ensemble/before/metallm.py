@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.bandits import LinearBandit, rewarded
+from ensemble.before.heads.regression import chosen
 from ensemble.before.policies import Policy, Utility
-from ensemble.before.regression import chosen
-from ensemble.before.rewards import RewardOptions
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.rewards import RewardOptions
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 from ensemble.outcomes.dense import mean_observed

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ensemble.before.costs import MeanCosts, known
+from ensemble.before.costs.cost import MeanCosts, known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.arms import Constant
 from ensemble.before.heads.factors import Factors, PlainFactors
 from ensemble.before.heads.head import Head
-from ensemble.before.regression import ridge
+from ensemble.before.heads.regression import ridge
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.member import Capability
 from ensemble.method import Members, Stage, method
 from ensemble.outcomes.dense import mean_observed

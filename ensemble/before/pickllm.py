@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import MeanCosts
+from ensemble.before.costs.cost import MeanCosts
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.arms import Automaton, Values
 from ensemble.before.heads.head import Head, Outcome
 from ensemble.before.policies import Policy, Prediction, Sample
-from ensemble.before.rewards import Reward, RewardOptions, made
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.rewards import Reward, RewardOptions, made
 from ensemble.errors import ConfigurationError
 from ensemble.member import Capability, Card
 from ensemble.method import Stage, method

@@ -8,15 +8,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.bandits import LinearBandit
+from ensemble.before.heads.regression import chosen
 from ensemble.before.metallm import CONSTANT
 from ensemble.before.recommending.evaluator import Estimate, Evaluator
-from ensemble.before.regression import chosen
-from ensemble.before.rewards import Weighted
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.rewards import Weighted
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 from ensemble.outcomes.dense import Dense, Floats

@@ -11,20 +11,20 @@ from pydantic import Field, field_validator, model_validator
 
 from ensemble.before.asking.asking import Asking, AskingOptions
 from ensemble.before.asking.ratings import TEMPLATE, ratings
-from ensemble.before.battles import battles
-from ensemble.before.costs import MeanCosts, known
+from ensemble.before.costs.cost import MeanCosts, known
 from ensemble.before.eagle import MOST, require_battles
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.duels import Descent, fitted
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.rated import Rated
+from ensemble.before.heads.regression import ridge
 from ensemble.before.heads.similarity import SimilarityRanking
 from ensemble.before.heads.verdicts import Verdicts
 from ensemble.before.policies import Prediction
-from ensemble.before.regression import ridge
 from ensemble.before.routing.decision import Reading
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.battles import battles
 from ensemble.concurrency import together
 from ensemble.errors import BadRequest, ConfigurationError, MemberError
 from ensemble.member import Capability, Card

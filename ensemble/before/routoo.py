@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.pool import select_pool
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.network import Network
-from ensemble.before.pool import select_pool
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
 from ensemble.method import Stage, method

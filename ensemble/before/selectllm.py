@@ -7,13 +7,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from ensemble.before.calibrations.held import Kind, calibrated
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.linear import RATE, Logistic
 from ensemble.before.policies import Policy, Subset
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.targets import right
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import right
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

@@ -7,15 +7,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.guards.rightness import Trust
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.before.heads.trusted import Trusted
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.tags import clustered
-from ensemble.before.targets import has_tasks, right
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import has_tasks, right
+from ensemble.before.targets.tags import clustered
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.linear import Softmax
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.targets import reward, scale, soft
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import reward, scale, soft
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
 from ensemble.method import Stage, method

@@ -7,15 +7,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.costs import known
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.clusters import TagMeans
 from ensemble.before.heads.distilled import Distilled
 from ensemble.before.heads.linear import RATE, Softmax
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
-from ensemble.before.tags import NearestTags, centroids, clustered
-from ensemble.before.targets import has_tasks, numbered, reward, scale, smoothed, soft
-from ensemble.before.training import FitOptions, Training
+from ensemble.before.targets.labels import has_tasks, numbered, reward, scale, smoothed, soft
+from ensemble.before.targets.tags import NearestTags, centroids, clustered
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 from ensemble.outcomes.dense import Floats, Ints

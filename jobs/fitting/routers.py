@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from ensemble.artifacts import Manifest, manifest_of
-from ensemble.before.fitting import Embedded, Fitted, by_encoder, by_features, by_ngrams, fitted, widened
+from ensemble.before.fitting.fitted import Embedded, Fitted, by_encoder, by_features, by_ngrams, fitted, widened
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.knobs import Knob
 from ensemble.before.policies import Policy
 from ensemble.before.routing.loading import FEEDBACK
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import KIND, Router, keep, kept
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest, ConfigurationError, UnknownOption
 from ensemble.outcomes import splits
 from ensemble.outcomes.dense import Dense

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from ensemble.before.fitting import Fitted
+from ensemble.before.fitting.fitted import Fitted
 from ensemble.before.policies import Policy
 from ensemble.method import named
 from ensemble.outcomes.measures import shares

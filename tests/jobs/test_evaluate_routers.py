@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cluster.cli import main
-from ensemble.before.costs import MeanCosts
+from ensemble.before.costs.cost import MeanCosts
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.before.policies import Utility
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest
 from ensemble.outcomes.curves import hull
 from ensemble.outcomes.table import Outcomes, read

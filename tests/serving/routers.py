@@ -22,9 +22,9 @@ import yaml
 from ensemble.artifacts import Manifest
 from ensemble.before.encoders.encoder import Encoder
 from ensemble.before.encoders.tfidf import Tfidf
+from ensemble.before.fitting.training import Training
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router, keep
-from ensemble.before.training import Training
 from ensemble.outcomes.dense import Dense, Floats
 from tests.conftest import free_port
 from tests.serving.conftest import body

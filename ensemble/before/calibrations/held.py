@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from ensemble.before.calibration import Calibration
+from ensemble.before.calibrations.calibration import Calibration
 from ensemble.before.calibrations.isotonic import Isotonic
 from ensemble.before.calibrations.platt import Platt
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads.head import Head
-from ensemble.before.training import Training
 from ensemble.outcomes.dense import Floats, Ints
 
 Kind = Literal["none", "platt", "isotonic"]

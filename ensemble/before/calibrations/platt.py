@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.before.calibration import Calibration
+from ensemble.before.calibrations.calibration import Calibration
 from ensemble.before.heads import solve
 from ensemble.outcomes.dense import Floats
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from ensemble.before.parts import Part
+from ensemble.before.routing.parts import Part
 from ensemble.outcomes.dense import Floats
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from ensemble.before.parts import Part
+from ensemble.before.routing.parts import Part
 from ensemble.outcomes.dense import Bools, Floats
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.guards.distance import Distance, far
 from ensemble.before.guards.guard import Guard
 from ensemble.before.heads.head import Head
-from ensemble.before.parts import Part
-from ensemble.before.targets import numbered, right
-from ensemble.before.training import Training
+from ensemble.before.routing.parts import Part
+from ensemble.before.targets.labels import numbered, right
 from ensemble.outcomes.dense import Bools, Floats
 
 _WIDTHS = tuple(0.01 * 2.0**power for power in range(7))

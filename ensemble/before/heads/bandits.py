@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.rewards import Reward
+from ensemble.before.targets.rewards import Reward
 from ensemble.outcomes.dense import Dense, Floats, Ints
 
 _BLOCK = 65536

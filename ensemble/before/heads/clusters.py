@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.tags import Tagger
-from ensemble.before.targets import soft
+from ensemble.before.targets.labels import soft
+from ensemble.before.targets.tags import Tagger
 from ensemble.outcomes.dense import Floats
 
 _BLOCK = 8192

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.training import FitOptions
+from ensemble.before.fitting.training import FitOptions
 from ensemble.outcomes.dense import Floats, Ints
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from ensemble.before.heads.clusters import TagMeans
 from ensemble.before.heads.head import Head, Outcome
 from ensemble.before.heads.linear import Softmax
-from ensemble.before.targets import soft
+from ensemble.before.targets.labels import soft
 from ensemble.outcomes.dense import Floats
 
 _LEAST = 0.1

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ensemble.before.battles import expected_score
 from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.heads.strengths import win_share, won
+from ensemble.before.targets.battles import expected_score
 from ensemble.outcomes.dense import Floats
 
 if TYPE_CHECKING:

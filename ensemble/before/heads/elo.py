@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ensemble.before.battles import Battles, expected_score
 from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.heads.neighbours import nearest_rows
 from ensemble.before.heads.store import appended
 from ensemble.before.heads.strengths import START, elo_step, win_share
+from ensemble.before.targets.battles import Battles, expected_score
 from ensemble.outcomes.dense import Floats, Ints
 
 _BLOCK = 512

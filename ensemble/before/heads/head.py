@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ensemble.before.parts import Part
+from ensemble.before.routing.parts import Part
 from ensemble.outcomes.dense import Floats
 
 

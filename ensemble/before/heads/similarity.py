@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ensemble.before.battles import Battles, expected_score, wins
 from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.heads.store import appended
 from ensemble.before.heads.strengths import bradley_terry, rated, tiers, win_share
+from ensemble.before.targets.battles import Battles, expected_score, wins
 from ensemble.outcomes.dense import Floats, Ints
 
 _BLOCK = 256

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.recommending.acquisition import select_cells
 from ensemble.before.relm import recommender
-from ensemble.before.training import Training
 from ensemble.outcomes.dense import Bools, Ints
 
 Way = Literal["regret", "random"]

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from ensemble.after.answers import AnswerPattern
 from ensemble.before.encoders.served import Encoders
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.policies import AnyPolicy, Policy, Prediction, Subset, Utility
 from ensemble.before.routing.answering import PASSED_OVER, Answered, Voting, answered
 from ensemble.before.routing.arms import Arm, arms, require_arms
@@ -26,7 +27,6 @@ from ensemble.before.routing.decision import Reading, Route, roomy, route, token
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.loading import Source, fitted_to
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.member import Card
 from ensemble.method import Members, Method, Options

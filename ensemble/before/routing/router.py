@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.artifacts import Artifact, Manifest, load, save
-from ensemble.before.calibration import Calibration
-from ensemble.before.costs import Costs
+from ensemble.before.calibrations.calibration import Calibration
+from ensemble.before.costs.cost import Costs
 from ensemble.before.encoders.encoder import Encoder
 from ensemble.before.guards.guard import Guard
 from ensemble.before.heads.head import Head, Outcome, Preference
-from ensemble.before.parts import Part
 from ensemble.before.policies.policy import Prediction
+from ensemble.before.routing.parts import Part
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.method import methods
 from ensemble.outcomes.dense import Floats

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ensemble.before.training import Training
+from ensemble.before.fitting.training import Training
 from ensemble.errors import BadRequest
 from ensemble.outcomes import splits
 from ensemble.outcomes.dense import Bools, Dense, Floats, Ints

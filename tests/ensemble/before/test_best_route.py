@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ensemble.before.best_route import BestRoute, BestRouteFit
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads.match import Match
 from ensemble.before.policies import Enough, Prediction
-from ensemble.before.training import Training
 from ensemble.errors import BadRequest
 from tests.ensemble.before.toys import table
 

@@ -9,6 +9,7 @@ import pytest
 
 from ensemble.before.best_route import BestRoute, BestRouteFit
 from ensemble.before.embedllm import Embedllm, EmbedllmFit
+from ensemble.before.fitting.training import FitOptions
 from ensemble.before.graphrouter import GraphRouter, GraphrouterFit
 from ensemble.before.heads.head import Outcome
 from ensemble.before.hybrid_llm import HybridFit, HybridLlm
@@ -18,7 +19,6 @@ from ensemble.before.routerdc import RouterDc, RouterdcFit
 from ensemble.before.routing.method import Routing
 from ensemble.before.routoo import Routoo, RoutooFit
 from ensemble.before.rtr import Rtr, RtrFit
-from ensemble.before.training import FitOptions
 from tests.ensemble.before.toys import permuted, reached, round_trip, table
 
 QUICK = {"epochs": 25, "rate": 0.02, "batch": 64, "noise": 0.02}

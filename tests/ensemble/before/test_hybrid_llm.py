@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.hybrid_llm import HybridFit, HybridLlm
 from ensemble.before.knobs import for_drop, for_share
 from ensemble.before.policies import Prediction, Threshold
-from ensemble.before.training import Training
 from ensemble.errors import BadRequest
 from tests.ensemble.before.toys import table
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads.clusters import TagMeans
 from ensemble.before.heads.head import Outcome
 from ensemble.before.inferencedynamics import DynamicsFit, InferenceDynamics
 from ensemble.before.policies import Utility
-from ensemble.before.tags import RankedTags, rank_shares
-from ensemble.before.training import Training
+from ensemble.before.targets.tags import RankedTags, rank_shares
 from tests.ensemble.before.toys import lawful, plain, table
 
 

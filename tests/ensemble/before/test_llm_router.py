@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ensemble.before.encoders.served import Encoders, ServedEncoder
+from ensemble.before.fitting.training import FitOptions
 from ensemble.before.llm_router import LlmRouter, LlmRouterOptions
-from ensemble.before.training import FitOptions
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadRequest, ConfigurationError, MemberLost
 from ensemble.member import Member

@@ -9,7 +9,7 @@ from ensemble.before.heads.bandits import LinearBandit
 from ensemble.before.heads.head import Outcome
 from ensemble.before.metallm import CONSTANT, MetaLlm, MetaLlmFit
 from ensemble.before.policies import Sample
-from ensemble.before.rewards import Weighted
+from ensemble.before.targets.rewards import Weighted
 from ensemble.errors import BadRequest
 from tests.ensemble.before.toys import table
 

@@ -10,6 +10,7 @@ import pytest
 
 from ensemble.before.blending import Blending, BlendingFit
 from ensemble.before.eagle import Eagle, EagleFit
+from ensemble.before.fitting.training import FitOptions
 from ensemble.before.heads.head import Outcome, Preference
 from ensemble.before.metallm import MetaLlm, MetaLlmFit
 from ensemble.before.multi_factor import MultiFactor, MultiFactorFit
@@ -18,7 +19,6 @@ from ensemble.before.relm import Relm, RelmFit
 from ensemble.before.routellm import RouteLlm, RouteLlmFit
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import keep, kept
-from ensemble.before.training import FitOptions
 from tests.ensemble.before.toys import permuted, reached, round_trip, table
 
 Case = tuple[type[Routing], FitOptions]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.before.length_costs import LengthCosts
+from ensemble.before.costs.by_length import LengthCosts
+from ensemble.before.fitting.training import Training
 from ensemble.before.policies import Mix, Prediction
 from ensemble.before.routing.router import Router, keep, kept
 from ensemble.before.rtr import Rtr, RtrFit
-from ensemble.before.training import Training
 from ensemble.errors import BadRequest
 from tests.ensemble.before.toys import table
 

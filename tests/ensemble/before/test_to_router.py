@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.before.targets import soft
+from ensemble.before.targets.labels import soft
 from ensemble.before.to_router import ToRouter, ToRouterFit
 from ensemble.errors import BadRequest
 from tests.ensemble.before.toys import lawful, plain, table

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router, keep, kept
-from ensemble.before.training import FitOptions, Training
 from ensemble.outcomes.dense import Dense, Floats
 
 GOOD, POOR = 0.9, 0.2

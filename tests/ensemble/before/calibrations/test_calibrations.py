@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.before.calibration import Calibration
+from ensemble.before.calibrations.calibration import Calibration
 from ensemble.before.calibrations.held import calibrated
 from ensemble.before.calibrations.isotonic import Isotonic
 from ensemble.before.calibrations.platt import Platt
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.linear import Logistic, Ridge
 from ensemble.before.heads.neighbours import Neighbours
-from ensemble.before.training import Training
 from ensemble.outcomes.dense import Floats
 from tests.ensemble.before.toys import table
 

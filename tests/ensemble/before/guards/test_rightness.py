@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.guards.guard import Guard
 from ensemble.before.guards.rightness import Rightness, Trust
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.neighbours import Neighbours
-from ensemble.before.training import Training
 from tests.ensemble.before.toys import plain, table
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ensemble.before.heads.arms import Automaton, Constant, Values
 from ensemble.before.heads.head import Outcome
-from ensemble.before.rewards import Weighted
+from ensemble.before.targets.rewards import Weighted
 
 X = np.zeros((2, 3), np.float32)
 REWARD = Weighted(cost=1.0)

@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.before.heads.bandits import LinearBandit
 from ensemble.before.heads.head import Outcome
-from ensemble.before.rewards import Weighted
+from ensemble.before.targets.rewards import Weighted
 from ensemble.outcomes.dense import Dense, Floats
 from tests.ensemble.before.toys import plain, table
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemble.before.costs.by_tags import TagCosts, tagged_or_known
 from ensemble.before.heads.clusters import Blend, TagMeans, TagRanks, TagTop, TagWinners, balanced
 from ensemble.before.heads.head import Outcome
-from ensemble.before.tag_costs import TagCosts, tagged_or_known
-from ensemble.before.tags import NearestTags, RankedTags, Tagger, clustered
+from ensemble.before.targets.tags import NearestTags, RankedTags, Tagger, clustered
 from ensemble.outcomes.dense import Floats
 from tests.ensemble.before.toys import plain, table
 

@@ -9,7 +9,7 @@ from ensemble.before.heads.clusters import TagMeans
 from ensemble.before.heads.distilled import Distilled
 from ensemble.before.heads.head import Outcome
 from ensemble.before.heads.linear import Softmax
-from ensemble.before.tags import NearestTags
+from ensemble.before.targets.tags import NearestTags
 from tests.ensemble.before.toys import table
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ensemble.before.battles import Battles, battles
 from ensemble.before.heads import elo
 from ensemble.before.heads.elo import Elo
 from ensemble.before.heads.head import Outcome, Preference
+from ensemble.before.targets.battles import Battles, battles
 from tests.ensemble.before.toys import table
 
 X = np.eye(3, dtype=np.float32)

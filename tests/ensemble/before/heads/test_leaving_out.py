@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.before.knn_router import KnnFit, KnnRouter
-from ensemble.before.training import Training
 from ensemble.outcomes.dense import Dense
 
 

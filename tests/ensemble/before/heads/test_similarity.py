@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ensemble.before.battles import Battles, battles, wins
 from ensemble.before.heads.head import Outcome, Preference
 from ensemble.before.heads.similarity import SimilarityRanking, weights
 from ensemble.before.heads.strengths import bradley_terry, rated
+from ensemble.before.targets.battles import Battles, battles, wins
 from tests.ensemble.before.toys import table
 
 ANGLES = (0.9, 0.5, 0.1)

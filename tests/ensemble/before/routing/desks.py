@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.artifacts import Manifest
-from ensemble.before.costs import MeanCosts
+from ensemble.before.costs.cost import MeanCosts
 from ensemble.before.encoders.encoder import Encoder
 from ensemble.before.guards.guard import Guard
 from ensemble.before.heads.neighbours import Neighbours

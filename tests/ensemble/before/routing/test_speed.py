@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.before.costs import MeanCosts
+from ensemble.before.costs.cost import MeanCosts
 from ensemble.before.encoders.served import Encoders, ServedEncoder
 from ensemble.before.heads.linear import Ridge
 from ensemble.before.routing.router import Router

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.before.parts import Part
-from ensemble.before.training import Training
+from ensemble.before.fitting.training import Training
+from ensemble.before.routing.parts import Part
 from ensemble.outcomes.dense import Floats, mean_observed
 
 _ROWS = 4096

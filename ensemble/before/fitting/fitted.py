@@ -12,12 +12,12 @@ import numpy as np
 
 from ensemble.before.encoders.encoder import Encoder
 from ensemble.before.encoders.tfidf import Tfidf
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.knobs import Knob, decided
 from ensemble.before.knobs.decided import tokens
 from ensemble.before.policies import Policy, Prediction
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest
 from ensemble.outcomes.bootstrap import interval
 from ensemble.outcomes.dense import Dense, Floats, Ints

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.tags import NearestTags, RankedTags, centroids, classified, clustered, rank_shares
+from ensemble.before.targets.tags import NearestTags, RankedTags, centroids, classified, clustered, rank_shares
 from tests.ensemble.before.toys import table
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.matching import best, matches, rated, samples_of, tolerance_of, unlike
+from ensemble.before.targets.matching import best, matches, rated, samples_of, tolerance_of, unlike
 from ensemble.outcomes.dense import Dense
 
 NAN = np.nan

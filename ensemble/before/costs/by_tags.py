@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.before.costs import Costs, known
+from ensemble.before.costs.cost import Costs, known
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads.clusters import credited, smooth
-from ensemble.before.tags import Tagger
-from ensemble.before.training import Training
+from ensemble.before.targets.tags import Tagger
 from ensemble.outcomes.dense import Floats
 
 

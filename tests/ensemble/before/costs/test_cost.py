@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemble.before.costs import MeanCosts, TokenCosts, known
-from ensemble.before.training import Training
+from ensemble.before.costs.cost import MeanCosts, TokenCosts, known
+from ensemble.before.fitting.training import Training
 from ensemble.outcomes.dense import Dense, Floats
 
 NAN = np.nan

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.before.parts import Part
-from ensemble.before.training import FitOptions
+from ensemble.before.fitting.training import FitOptions
+from ensemble.before.routing.parts import Part
 from ensemble.errors import BadRequest
 from ensemble.outcomes.dense import Dense, mean_observed
 

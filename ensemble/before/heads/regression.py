@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ensemble.before.fitting.training import Training
 from ensemble.before.heads import solve
 from ensemble.before.heads.linear import Ridge
-from ensemble.before.training import Training
 from ensemble.outcomes.dense import Floats
 
 _FOLDS = 5

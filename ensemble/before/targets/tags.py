@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.before.heads.linear import Softmax
 from ensemble.before.heads.solve import shared
-from ensemble.before.parts import Part
+from ensemble.before.routing.parts import Part
 from ensemble.outcomes.dense import Floats, Ints
 
 _SAMPLE = 50_000

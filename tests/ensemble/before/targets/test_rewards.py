@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.parts import Part
-from ensemble.before.rewards import CheapnessShare, CostWhenRight, Printed, RewardOptions, Weighted
+from ensemble.before.routing.parts import Part
+from ensemble.before.targets.rewards import CheapnessShare, CostWhenRight, Printed, RewardOptions, Weighted
 from ensemble.errors import BadRequest
 from ensemble.outcomes.dense import Dense
 from tests.ensemble.before.toys import table

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from ensemble.before.costs import known
-from ensemble.before.fitting import Fitted, by_encoder, by_features, by_ngrams, fitted, widened
+from ensemble.before.costs.cost import known
+from ensemble.before.fitting.fitted import Fitted, by_encoder, by_features, by_ngrams, fitted, widened
+from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.guards.guard import Guard
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.before.knn_router import KnnFit, KnnRouter
@@ -18,7 +19,6 @@ from ensemble.before.knobs import Knob
 from ensemble.before.policies import Assign, Mix, Policy, Threshold, Utility, Within
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router
-from ensemble.before.training import FitOptions, Training
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.outcomes.dense import Bools, Floats
 from tests.ensemble.before import toys

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensemble.before.pool import coverage, select_pool
+from ensemble.before.fitting.pool import coverage, select_pool
 from ensemble.errors import BadRequest
 
 # Rows of the example are members, columns queries.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ensemble.artifacts import Manifest, load, save
-from ensemble.before.parts import Part
+from ensemble.before.routing.parts import Part
 from ensemble.errors import ConfigurationError
 
 

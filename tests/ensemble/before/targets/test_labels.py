@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensemble.before import targets
+from ensemble.before.targets import labels as targets
 
 QUALITY = arrays(float, (5, 3), elements=st.floats(0, 1, width=32))
 NAN = float("nan")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.battles import Battles, battles, expected_score, wins
+from ensemble.before.targets.battles import Battles, battles, expected_score, wins
 from ensemble.outcomes.dense import Dense
 
 NAN = np.nan

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.before.costs import Costs
+from ensemble.before.costs.cost import Costs
 from ensemble.before.heads.network import Layers, values
 from ensemble.outcomes.dense import Floats
 
