@@ -7,6 +7,7 @@ started.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -268,6 +269,10 @@ class ModelConfig(Part):
         return self
 
 
+def _among(section: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name in names}
+
+
 def _at(folder: Path, part: Any) -> Any:
     """A part whose path is taken from the folder."""
     if not isinstance(part, dict) or not isinstance(part.get("path"), str):
@@ -518,6 +523,26 @@ class Configuration(Part):
         """Models and adapters by name, each with the model whose deployment serves it."""
         own = {name: name for name in self.models}
         return own | {adapter: name for name, model in self.models.items() for adapter in model.adapters}
+
+    def only(self, names: Iterable[str]) -> Self:
+        """These models and ensembles with all that they need, and nothing else."""
+        models, ensembles, judges, encoders = set[str](), set[str](), set[str](), set[str]()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name in self.bases:
+                models.add(self.bases[name])
+            elif name not in ensembles:
+                ensemble = self.ensembles[name]
+                ensembles.add(name)
+                # Which encoder a router needs its artifact says.
+                encoders.update([ensemble.encoder] if ensemble.encoder else self.encoders)
+                waiting.extend(ensemble.members)
+                if ensemble.judge is not None:
+                    judges.add(ensemble.judge)
+                    waiting.extend([model] if (model := self.judges[ensemble.judge].model) is not None else [])
+        kept = {"models": models, "ensembles": ensembles, "judges": judges, "encoders": encoders}
+        return self.model_copy(update={key: _among(getattr(self, key), own) for key, own in kept.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """What was written, as JSON values: ``parse`` of it gives an equal configuration, on any machine."""

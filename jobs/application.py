@@ -6,7 +6,7 @@ What is served is compared with the configuration by what its replicas were made
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,11 +23,18 @@ from jobs.asking import Target
 
 @contextmanager
 def serving(
-    configuration: Configuration, model: str, address: str | None, progress: local.Progress | None = None
+    configuration: Configuration,
+    model: str,
+    address: str | None,
+    progress: local.Progress | None = None,
+    also: Iterable[str] = (),
 ) -> Iterator[Target]:
     """The model of the configuration, ready to be asked; what was not there before is gone afterwards.
 
+    On a cluster of its own it serves what is asked, and no more: the rest of the file may need what this job makes.
+
     Args:
+        also: further models and ensembles that will be asked here.
         address: of a running Ray cluster (``auto``: the one on this machine); ``None`` takes the one that this
             process is connected to, or starts one.
 
@@ -45,6 +52,7 @@ def serving(
             where = (address or "auto") if shared else None
             # The journal of feedback is the service's, which may be running elsewhere; one process alone may write it.
             own = configuration.model_copy(update={"feedback": None})
+            own = own if shared else own.only([model, *also])
             stack.enter_context(local.running(own, address=where, port=_free_port(), progress=progress))
         yield target
 

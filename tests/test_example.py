@@ -1,4 +1,4 @@
-"""The example that fits, serves and compares every token-level method, from nothing."""
+"""The examples that fit, serve and compare methods, from nothing."""
 
 from __future__ import annotations
 
@@ -48,3 +48,27 @@ def batch_answers_as_the_service_does(folder: Path, name: str, answers: Sequence
     served = {row["question"]: row["answer"] for row in answers if row["system"] == name}
     both = {row["question"]: row["text"] for row in rows if row["question"] in served}
     assert len(both) > 1 and both == {question: served[question] for question in both}, name
+
+
+@pytest.mark.slow
+def test_routers_are_fitted_to_what_members_can_do_and_served(tmp_path: Path) -> None:
+    command = [sys.executable, "examples/routers.py", "--questions", "24", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = pq.read_table(tmp_path / "report" / "answers.parquet").to_pylist()
+    assert [row for row in answers if row["error"]] == []
+    right: dict[str, list[bool]] = {}
+    for row in answers:
+        right.setdefault(row["system"], []).append(row["right"])
+    share = {name: sum(found) / len(found) for name, found in right.items()}
+    assert set(yaml.safe_load((FOLDER / "routers.yaml").read_text())["ensembles"]) <= set(share)
+    best = max(share[member] for member in ("adder", "words", "mixed"))
+    for name in ("knn", "clusters", "carrot", "routellm", "metallm", "select"):
+        assert share[name] > best + 0.1, share
+    before, after = (json.loads(scores.replace("'", '"').replace("None", "null")) for scores in taught(done.stdout))
+    assert max(after, key=after.__getitem__) == "adder" and before != after
+
+
+def taught(output: str) -> list[str]:
+    """The bandit's scores, before and after feedback."""
+    return [line.partition("feedback: ")[2] for line in output.splitlines() if line.startswith("pickllm ")]

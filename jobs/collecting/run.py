@@ -64,7 +64,7 @@ def collected(configuration: Configuration, plan: Plan, source: Path, grade: str
     plan.check(configuration)
     plan.put(asked)
     with _claimed(plan.output), ExitStack() as service:
-        serve = _Service(configuration, ways, service)
+        serve = _Service(configuration, ways, service, _needed(configuration, plan, known))
         _ask(configuration, plan, len(asked), ways, serve)
         cells = answers.cells(plan, configuration)
         quality = _graded(configuration, plan.output, known, queries.to_pylist(), cells, ways, serve)
@@ -74,11 +74,21 @@ def collected(configuration: Configuration, plan: Plan, source: Path, grade: str
     return table
 
 
+def _needed(configuration: Configuration, plan: Plan, known: Notion) -> set[str]:
+    """Models and ensembles that the collection may ask."""
+    judge = configuration.judges[known.judge].model if known.judge is not None else None
+    return {job.model for job in plan.jobs.values()} | ({judge} if judge is not None else set())
+
+
 class _Service:
     """The configuration, served from the first time that somebody needs it."""
 
-    def __init__(self, configuration: Configuration, ways: Ways, stack: ExitStack) -> None:
-        self._configuration, self._ways, self._stack = configuration, ways, stack
+    def __init__(self, configuration: Configuration, ways: Ways, stack: ExitStack, names: set[str]) -> None:
+        """
+        Args:
+            names: of all models and ensembles that may be needed.
+        """
+        self._configuration, self._ways, self._stack, self._names = configuration, ways, stack, names
         self._up = False
 
     def need(self, name: str) -> None:
@@ -90,7 +100,7 @@ class _Service:
 
         if not self._up:
             ways = self._ways
-            self._stack.enter_context(serving(self._configuration, name, ways.address, ways.starting))
+            self._stack.enter_context(serving(self._configuration, name, ways.address, ways.starting, self._names))
             self._up = True
 
 

@@ -126,7 +126,7 @@ def serving(
     with ExitStack() as stack:
         for name in names:
             # The first brings the service up, or finds it; each finds itself served as configured.
-            stack.enter_context(application.serving(known.configuration, name, address, progress))
+            stack.enter_context(application.serving(known.configuration, name, address, progress, names))
         yield local.url()
 
 
