@@ -154,7 +154,7 @@ class EnsembleReplica:
 
     @asynccontextmanager
     async def _admitted(self, request: Request) -> AsyncIterator[Request]:
-        """The request when its turn has come, with the time that is left of its budget."""
+        """The request when its turn has come, and how long that took of its budget."""
         if self._admission is None:
             yield request
             return
@@ -169,8 +169,7 @@ class EnsembleReplica:
                 rule = f"the budget of {budget.seconds} seconds was used up by waiting for other requests"
                 raise _Late(rule, param="budget.seconds") from error
             if budget.seconds is not None:
-                left = max(budget.seconds - (loop.time() - began), 1e-3)
-                request = replace(request, budget=replace(request.budget, seconds=left))
+                request = replace(request, budget=replace(request.budget, waited=loop.time() - began))
             yield request
 
     async def feedback(self, name: str, given: Given, version: str | None = None) -> Kept:

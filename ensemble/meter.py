@@ -27,7 +27,8 @@ class Meter:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._deadline = asyncio.get_running_loop().time() + budget.seconds if budget.seconds else None
+        left = max(budget.seconds - budget.waited, _LEAST["seconds"]) if budget.seconds else None
+        self._deadline = asyncio.get_running_loop().time() + left if left is not None else None
         self._limits = {name: limit for name in _AMOUNTS if (limit := getattr(budget, name)) is not None}
         self._spent = Usage()
         self._unreported: dict[str, Usage] = {}
@@ -58,7 +59,8 @@ class Meter:
         for name, limit in self._limits.items():
             left = replace(left, **{name: max(limit - used[name], _LEAST[name])})
         if self._deadline is not None:
-            left = replace(left, seconds=max(self._deadline - asyncio.get_running_loop().time(), _LEAST["seconds"]))
+            seconds = max(self._deadline - asyncio.get_running_loop().time(), _LEAST["seconds"])
+            left = replace(left, seconds=seconds, waited=0.0)
         return left
 
     @property

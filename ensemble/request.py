@@ -80,6 +80,8 @@ class Budget:
     """Money, in the unit of the members' prices."""
     seconds: float | None = None
     """Wall time from the start of the request."""
+    waited: float = 0.0
+    """Seconds of ``seconds`` that had passed when the request was let in; counted where it waits, not asked for."""
     exhausted: Exhausted | None = None
     """What becomes of a request that uses its budget up: ``error``, a typed error; ``partial``, what has been written
     so far is the answer, marked as such. ``None``: as the ensemble says, else ``error``."""
@@ -93,7 +95,7 @@ class Budget:
         """The smaller limit of the two, field by field; what becomes of exhausted requests is this one's say.
 
         >>> Budget(calls=3).tightest(Budget(calls=5, tokens=10))
-        Budget(calls=3, tokens=10, cost=None, seconds=None, exhausted=None)
+        Budget(calls=3, tokens=10, cost=None, seconds=None, waited=0.0, exhausted=None)
         """
 
         def smaller(name: str) -> Any:
@@ -104,6 +106,7 @@ class Budget:
             tokens=smaller("tokens"),
             cost=smaller("cost"),
             seconds=smaller("seconds"),
+            waited=max(self.waited, other.waited),
             exhausted=self.exhausted or other.exhausted,
         )
 

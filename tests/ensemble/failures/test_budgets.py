@@ -106,6 +106,16 @@ async def test_a_partial_answer_is_the_beginning_of_the_whole_one(method: str) -
     assert text(events) and text(whole).startswith(text(events)) and len(text(events)) < len(text(whole))
 
 
+async def test_time_that_was_waited_is_gone_and_the_budget_told_is_the_one_asked_for() -> None:
+    _, error = await told(ensemble_of("gac", 0.05), asked(seconds=5, waited=4.9))
+    assert error is not None and "5 seconds" in error.message
+
+
+async def test_a_wait_of_the_request_counts_against_the_ensembles_budget() -> None:
+    _, error = await told(ensemble_of("gac", 0.05, budget=Budget(seconds=5)), asked(waited=4.9))
+    assert error is not None and error.param == "budget.seconds"
+
+
 async def test_a_partial_vote_is_over_the_candidates_that_are_there() -> None:
     members = [ScriptedMember.answering("a", ["7"]), ScriptedMember.answering("b", ["8", "8", "8"], delay=5)]
     ensemble = Ensemble("e", "agent_forest", members, options={"samples": 6})
