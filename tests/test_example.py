@@ -52,7 +52,7 @@ def batch_answers_as_the_service_does(folder: Path, name: str, answers: Sequence
 
 @pytest.mark.slow
 def test_routers_are_fitted_to_what_members_can_do_and_served(tmp_path: Path) -> None:
-    command = [sys.executable, "examples/routers.py", "--questions", "24", "--output", str(tmp_path)]
+    command = [sys.executable, "examples/routing.py", "--questions", "24", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     answers = pq.read_table(tmp_path / "report" / "answers.parquet").to_pylist()
@@ -61,7 +61,7 @@ def test_routers_are_fitted_to_what_members_can_do_and_served(tmp_path: Path) ->
     for row in answers:
         right.setdefault(row["system"], []).append(row["right"])
     share = {name: sum(found) / len(found) for name, found in right.items()}
-    assert set(yaml.safe_load((FOLDER / "routers.yaml").read_text())["ensembles"]) <= set(share)
+    assert set(yaml.safe_load((FOLDER / "routing.yaml").read_text())["ensembles"]) <= set(share)
     best = max(share[member] for member in ("adder", "words", "mixed"))
     for name in ("knn", "clusters", "carrot", "routellm", "metallm", "select"):
         assert share[name] > best + 0.1, share

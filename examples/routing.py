@@ -1,6 +1,6 @@
 """Routers over the miniature models, from nothing: an outcome table, fits, a service, a comparison, feedback.
 
-    python examples/routers.py --questions 100 --output out/routers
+    python examples/routing.py --questions 100 --output out/routers
 
 Runs the commands that it prints; those that ask the service find it running. The routers are made beside the
 configuration, in examples/routers.
@@ -25,7 +25,7 @@ from cluster.local import running
 from ensemble.zoo.tasks import TASKS, Split, generate
 
 HERE = Path(__file__).parent
-FILE = HERE / "routers.yaml"
+FILE = HERE / "routing.yaml"
 MEMBERS = "adder,words,mixed"
 TAUGHT = 12
 """Pieces of feedback after which a bandit that knew nothing has a favourite."""
