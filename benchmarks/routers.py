@@ -269,7 +269,11 @@ def areas(told: Mapping[str, tuple[Comparison, Sequence[Row]]]) -> Iterable[Word
     for name, (found, of) in told.items():
         if found.zero and not name.startswith("routellm"):
             table = words.curves(found, of)
-            yield Words(f"{name}: {table.title.partition(':')[2].strip()}", table.columns, table.rows)
+            reached = PLAIN[name].areas if name in PLAIN else ()
+            blank = [""] * (len(table.columns) - 2)
+            labels = ("knn", "ridge", "clusters", "factors")
+            plain = [[f"plain {k}", words.number(a, 4), *blank] for k, a in zip(labels, reached, strict=False)]
+            yield Words(f"{name}: {table.title.partition(':')[2].strip()}", table.columns, [*table.rows, *plain])
 
 
 def pairs(told: Mapping[str, Sequence[Row]]) -> Words:
