@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import ray
 from ray import serve
+from ray.exceptions import RayActorError
 
 from deployments.member import RemoteMember
 from ensemble.errors import MemberLost
@@ -113,7 +115,13 @@ def kill(deployment: str) -> None:
     replica, *_ = [
         actor for actor in ray.util.list_named_actors(all_namespaces=True) if f"#{deployment}#" in actor["name"]
     ]
-    ray.kill(ray.get_actor(replica["name"], namespace=replica["namespace"]), no_restart=True)
+    actor = ray.get_actor(replica["name"], namespace=replica["namespace"])
+    ray.kill(actor, no_restart=True)
+    # A kill is on its way for a moment, in which the replica still takes sessions.
+    with pytest.raises(RayActorError):
+        for _ in range(int(100 * SOON)):
+            ray.get(actor.__ray_ready__.remote(), timeout=SOON)
+            time.sleep(0.01)
 
 
 def running(deployment: str) -> int:
