@@ -71,4 +71,4 @@ def test_routers_are_fitted_to_what_members_can_do_and_served(tmp_path: Path) ->
 
 def taught(output: str) -> list[str]:
     """The bandit's scores, before and after feedback."""
-    return [line.partition("feedback: ")[2] for line in output.splitlines() if line.startswith("pickllm ")]
+    return [line.partition("feedback: ")[2] for line in output.splitlines() if " feedback: " in line]
