@@ -14,12 +14,10 @@ import random
 import shutil
 import time
 from pathlib import Path
-from socket import socket
 
-import click
 import httpx
+from commands import free_port, run
 
-from cluster import cli
 from cluster.config import load
 from cluster.local import running
 from ensemble.zoo.tasks import TASKS, Split, generate
@@ -95,22 +93,6 @@ def write(path: Path, count: int, split: Split) -> None:
     random.Random(2026).shuffle(items)
     rows = ({"question": item.prompt, "answer": item.answer, "task": item.task} for item in items)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def run(*command: str) -> None:
-    """An ``ensemble`` command, as it would be typed, in this process: so it finds what is served from here."""
-    print("$ ensemble", *command, flush=True)
-    try:
-        cli.main(command, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from error
-
-
-def free_port() -> int:
-    with socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 if __name__ == "__main__":

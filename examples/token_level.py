@@ -16,11 +16,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from socket import socket
 
-import click
+from commands import free_port, run
 
-from cluster import cli
 from cluster.config import load
 from cluster.local import running
 from ensemble.zoo.tasks import TASKS, Split, generate
@@ -113,22 +111,6 @@ def write(path: Path, tasks: Sequence[str], count: int, split: Split) -> None:
     random.Random(2026).shuffle(items)
     rows = ({"question": i.prompt, "answer": i.answer, "expert": EXPERTS[i.task], "task": i.task} for i in items)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def run(*command: str) -> None:
-    """An ``ensemble`` command, as it would be typed, in this process: so it finds what is served from here."""
-    print("$ ensemble", *command, flush=True)
-    try:
-        cli.main(command, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from error
-
-
-def free_port() -> int:
-    with socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 if __name__ == "__main__":
