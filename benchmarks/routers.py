@@ -4,11 +4,12 @@
     python benchmarks/routers.py --data DIR --routers knn_router embedllm --sets routerbench3:random
     python benchmarks/routers.py --data DIR --write docs/routers.md
 
-DIR (or the environment variable ENSEMBLE_DATA) holds the sets routerbench3, alpacaeval2, routerarena_pair, openllm19,
-routerdc7 and routellm_pair, each a folder that ``ensemble.outcomes.table.read`` reads, with embeddings of the queries;
-where there are none, as there are no texts, the known task is the embedding. Divisions: a seeded draw of 70 % to fit to
-(``random``), the origin's parts without texts that are tested on (``origin``), and tasks that were not fitted to
-(``ood``); of the pair, its tasks. Only queries that every member answered.
+DIR (or the environment variable ENSEMBLE_DATA) holds, itself or in a folder ``routing``, the sets routerbench3,
+alpacaeval2, routerarena_pair, openllm19, routerdc7 and routellm_pair, each a folder that
+``ensemble.outcomes.table.read`` reads, with embeddings of the queries; where there are none, as there are no texts, the
+known task is the embedding. Divisions: a seeded draw of 70 % to fit to (``random``), the origin's parts without texts
+that are tested on (``origin``), and tasks that were not fitted to (``ood``); of the pair, its tasks. Only queries that
+every member answered.
 
 What was computed is kept in ``--output`` and used again unless ``--again`` names the router (or ``all``). ``--write``
 puts the tables between the markers of a Markdown file. Ends with one line of JSON.
@@ -152,8 +153,21 @@ def known_task(view: Dense) -> np.ndarray:
     return np.eye(len(tasks), dtype=np.float32)[place]
 
 
+def place(data: Path, of: Set) -> Path | None:
+    """The set's folder among the data; None where there is none."""
+    return next((there for parent in (data, data / "routing") if (there := parent / of.folder).is_dir()), None)
+
+
 def division(data: Path, of: Set) -> Division:
-    outcomes = read(data / of.folder, responses=False)
+    """The parts of a set of the folder ``data`` that are fitted to and tested on.
+
+    Raises:
+        BadRequest: the folder does not hold the set, or it cannot be read.
+    """
+    there = place(data, of)
+    if there is None:
+        raise BadRequest(f"{data} does not hold {of.folder}, nor does {data / 'routing'}", param="data")
+    outcomes = read(there, responses=False)
     view = outcomes.dense()
     x = known_task(view) if view.features is None else unit(view.features)
     fit, test = of.divide(outcomes, view)
@@ -336,13 +350,20 @@ def options(given: Sequence[str] | None = None) -> argparse.Namespace:
     found = parser.parse_args(given)
     if found.data is None or not found.data.is_dir():
         parser.error("--data must be a folder of outcome tables")
+    held = [of.name for of in SETS if place(found.data, of)]
+    if missing := [of.name for of in wanted(found) if of.name not in held]:
+        allowed = f"name some of --sets {' '.join(held)}" if held else "it holds none of the known sets"
+        parser.error(f"{found.data} does not hold {', '.join(missing)}: {allowed}")
     return found
+
+
+def wanted(given: argparse.Namespace) -> list[Set]:
+    return [of for of in SETS if not given.sets or of.name in given.sets]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = options(arguments)
-    wanted = [of for of in SETS if not given.sets or of.name in given.sets]
-    told = {of.name: comparison(given, of) for of in wanted}
+    told = {of.name: comparison(given, of) for of in wanted(given)}
     for name, (found, of) in told.items():
         print(f"\n## {name}\n\n{words.quality(of).markdown()}")
         print(*words.findings(found, of), sep="\n")

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ensemble.errors import BadRequest
 from ensemble.outcomes.references import references
 from ensemble.outcomes.table import Outcomes
 from jobs.evaluation.routers.comparison import routers as known
+from jobs.evaluation.routers.divisions import Division
 
 ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("ENSEMBLE_DATA")
-real = pytest.mark.skipif(not DATA, reason="ENSEMBLE_DATA names no folder of outcome tables")
 
 
 def benchmark(name: str) -> ModuleType:
@@ -54,6 +55,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = np.eye(4, dtype=np.float32)[task]
     Outcomes.of(pa.table(cells), pa.table(queries), features=features).write(folder / "routerarena_pair")
     return folder
+
+
+def known_set(name: str) -> Any:
+    return next(of for of in routers.SETS if of.name == name)
 
 
 def last(text: str) -> Any:
@@ -103,6 +108,26 @@ def test_the_scale_benchmark_tells_memory_and_rates(capsys: pytest.CaptureFixtur
     assert told["outcomes"] == 9000 and told["fit_mb"] > 0 and told["queries_per_s"] > 100
 
 
+def test_sets_that_are_not_there_are_refused_before_anything_is_fitted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        routers.options(["--data", str(data)])
+    assert "does not hold routerbench3:random" in (told := capsys.readouterr().err)
+    assert "name some of --sets routerarena_pair:random" in told
+    with pytest.raises(SystemExit):
+        routers.options(["--data", str(tmp_path), "--sets", "routerarena_pair:random"])
+    assert "it holds none of the known sets" in capsys.readouterr().err
+
+
+def test_sets_are_found_in_a_folder_of_data_of_several_kinds(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "routing").symlink_to(data)
+    of = known_set("routerarena_pair:random")
+    assert len(routers.division(tmp_path, of).test.table) == len(routers.division(data, of).test.table) == 60
+    with pytest.raises(BadRequest, match="does not hold routerbench3"):
+        routers.division(tmp_path, known_set("routerbench3:random"))
+
+
 # With real tables
 
 REFERENCES = {
@@ -116,24 +141,30 @@ REFERENCES = {
 """Queries fitted to and tested on; best single, random, query oracle."""
 
 
-@real
+def real(name: str) -> Division:
+    """A set of the folder that ENSEMBLE_DATA names."""
+    if not DATA:
+        pytest.skip("ENSEMBLE_DATA names no folder of outcome tables")
+    if routers.place(Path(DATA), known_set(name)) is None:
+        pytest.skip(f"ENSEMBLE_DATA does not hold the set of {name}")
+    found: Division = routers.division(Path(DATA), known_set(name))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_divisions_and_references_are_those_of_the_published_baselines(name: str) -> None:
-    of = next(of for of in routers.SETS if of.name == name)
-    fit, test = (part.table for part in routers.division(Path(str(DATA)), of))
+    fit, test = (part.table for part in real(name))
     found = {reference.name: reference.point.quality for reference in references(fit, test)}
     here = (found["best single"], found["random"], found["query oracle"])
     assert (len(fit), len(test)) == REFERENCES[name][:2]
     assert here == pytest.approx(REFERENCES[name][2:], abs=5e-5)
 
 
-@real
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_knn_is_no_worse_than_the_reference_knn(name: str) -> None:
-    of = next(of for of in routers.SETS if of.name == name)
-    parts = routers.division(Path(str(DATA)), of)
+    parts = real(name)
     method = known()["knn_router"]
     chosen = method.fit(parts.fit, method.Fit()).predict(parts.test.x).quality.argmax(axis=1)
     reached = parts.test.table.quality[np.arange(len(chosen)), chosen].mean()
