@@ -13,6 +13,7 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus
 from ray.util import placement_group_table
 
 from cluster.nodes import Amounts, Node
@@ -65,6 +66,26 @@ def room() -> Room:
     bundles = [part for group in groups for way in group.bundle_selectors for part in way.resource_requests]
     bundles += [part for group in groups for part in group.requests]
     return Room(nodes(), [dict(request.resources_bundle) for request in alone + bundles])
+
+
+class State(NamedTuple):
+    """How far an application has come."""
+
+    status: ApplicationStatus
+    message: str
+    """Of its deployments, or else its own; empty where all is well."""
+    deployments: Mapping[str, str]
+    """Status of each deployment, by its name."""
+
+
+def state(application: str) -> State:
+    """Cheap enough to be asked many times a second, which ``serve.status()`` is not: that one (2.60) serializes the
+    code of Serve's router once for every deployment.
+    """
+    found = _get_global_client().get_serve_status(application)
+    reasons = [f"{d.name}: {d.message}" for d in found.deployment_statuses if d.message]
+    statuses = {d.name: str(d.status.value) for d in found.deployment_statuses}
+    return State(found.app_status.status, "\n".join(reasons) or found.app_status.message, statuses)
 
 
 def replicas(application: str) -> Iterator[Replica]:

@@ -20,6 +20,7 @@ from ray.serve.schema import ApplicationStatus
 from cluster import census
 from cluster.admission import Patience, admitted, spare
 from cluster.app import Arguments, build
+from cluster.controller import WATCHFUL
 from cluster.plan import plan
 from cluster.schema import Configuration
 from ensemble.errors import ConfigurationError
@@ -81,7 +82,8 @@ def start(
     current = census.places(configuration.name)
     seats = admitted(configuration, census.nodes(configuration.name), current, wait=wait)
     wanted = {"host": host or configuration.gateway.host, "port": configuration.gateway.port if port is None else port}
-    serve.start(http_options=wanted, logging_config={"log_level": "WARNING"})
+    watched = {"runtime_env": {"env_vars": WATCHFUL}}
+    serve.start(http_options=wanted, logging_config={"log_level": "WARNING"}, controller_options=watched)
     room = spare(configuration, census.nodes(), current, seats)
     application = build(Arguments(config=configuration.as_dict(), spare=room, **seats._asdict()))
     target = serve.RunTarget(application, name=configuration.name, route_prefix="/")
@@ -189,17 +191,14 @@ def _watch(configuration: Configuration, progress: Progress | None, patience: Pa
     """
     told: Mapping[str, str] = {}
     application = configuration.name
-    status = serve.status().applications[application]
-    while status.status != ApplicationStatus.RUNNING:
+    while (found := census.state(application)).status != ApplicationStatus.RUNNING:
         waiting = patience.look(lambda: census.replicas(application), census.room)
-        now = {name: waiting.get(name, str(found.status.value)) for name, found in status.deployments.items()}
+        now = {**found.deployments, **waiting}
         if progress is not None and now != told:
             progress(now)
             told = now
-        if status.status == ApplicationStatus.DEPLOY_FAILED:
-            reasons = [f"{name}: {d.message}" for name, d in status.deployments.items() if d.message]
-            raise ConfigurationError("\n".join(reasons) or status.message)
+        if found.status == ApplicationStatus.DEPLOY_FAILED:
+            raise ConfigurationError(found.message)
         time.sleep(_LOOK_AGAIN)
-        status = serve.status().applications[application]
     if progress is not None:
-        progress({name: str(deployment.status.value) for name, deployment in status.deployments.items()})
+        progress(found.deployments)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 import ray
 from ray import serve
-from ray.exceptions import RayActorError
 
 from deployments.member import RemoteMember
 from ensemble.errors import MemberLost
 from ensemble.member import Distribution, Session
 from ensemble.request import Request
+from tests.faults.faults import slay
 from tests.serving.conftest import body, wait_for
 
 if TYPE_CHECKING:
@@ -116,12 +116,8 @@ def kill(deployment: str) -> None:
         actor for actor in ray.util.list_named_actors(all_namespaces=True) if f"#{deployment}#" in actor["name"]
     ]
     actor = ray.get_actor(replica["name"], namespace=replica["namespace"])
-    ray.kill(actor, no_restart=True)
-    # A kill is on its way for a moment, in which the replica still takes sessions.
-    with pytest.raises(RayActorError):
-        for _ in range(int(100 * SOON)):
-            ray.get(actor.__ray_ready__.remote(), timeout=SOON)
-            time.sleep(0.01)
+    # Ray's own kill is on its way for a moment, in which the replica still takes sessions.
+    slay(ray.get(actor.__ray_call__.remote(lambda _: os.getpid()), timeout=SOON))
 
 
 def running(deployment: str) -> int:
