@@ -6,13 +6,13 @@ export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 DRAFTING := efficiency.py --pair draft --methods gac speculative_ensemble safe
 BENCHMARKS := driver.py wire.py efficiency.py "$(DRAFTING)" baseline.py growth.py overload.py
-.PHONY: help install demo serve test test-slow test-faults test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests methods clean
+.PHONY: help install demo serve test test-slow test-faults test-vllm vllm-tests lint typecheck bench bench-vllm vllm-benchmarks bench-gpu manifests methods configuration clean
 
 $(VENV)/.ready: pyproject.toml scripts/setup
 	@scripts/setup
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/.ready ## A virtual environment with everything needed
 
@@ -60,6 +60,9 @@ manifests: $(VENV)/.ready ## The Kubernetes manifests in k8s/, rendered anew
 
 methods: $(VENV)/.ready ## The pages in docs/methods/ and the tables of methods, written anew
 	@python scripts/method_pages.py
+
+configuration: $(VENV)/.ready ## The tables in docs/configuration.md, written anew
+	@python scripts/configuration_page.py
 
 clean: ## Remove the virtual environment and all caches
 	@rm -rf $(VENV) $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .benchmarks build out *.egg-info

@@ -67,7 +67,7 @@ class Canned:
         self._made = distributions(seat, 64)
 
     async def exchange(self, session: str, exchange: Exchange) -> Reply:
-        distribution = self._made[(exchange.version * 7 + hash(session)) % DISTINCT]
+        distribution = self._made[(exchange.version * 7 + int(session)) % DISTINCT]
         return Reply(self._payload(distribution, exchange), exchange.version, Usage(completion_tokens=1), 10**6, 0.0)
 
     @staticmethod

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from cluster import pods
+from cluster.controller import WATCHFUL
 from cluster.packing import Group, groups
 from cluster.plan import plan
 from cluster.pods import CONFIGURATION_FILE, CONFIGURATION_FOLDER, GROUP_LABEL, SERVE_PORT, Object, Target
@@ -22,6 +23,8 @@ from cluster.schema import Configuration
 from ensemble.errors import ConfigurationError
 
 RAY_VERSION = "2.60.0"
+_PACKED = {"RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1"}
+"""Large replicas first, and small ones close together: spread, they would take the places of large ones."""
 IMPORT_PATH = "cluster.app:build"
 LONGEST_NAME = 47
 """KubeRay refuses longer names of RayServices and RayJobs, as it appends to them."""
@@ -123,8 +126,7 @@ def _serve_config(configuration: Configuration, made: Sequence[Group]) -> str:
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": SERVE_PORT},
-        # Large replicas first, and small ones close together: spread, they would take the places of large ones.
-        "controller_options": {"runtime_env": {"env_vars": {"RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1"}}},
+        "controller_options": {"runtime_env": {"env_vars": {**_PACKED, **WATCHFUL}}},
         "applications": [application],
     }
     return yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)

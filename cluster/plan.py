@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from cluster.schema import Configuration, DriverResources, EncoderConfig, EnsembleConfig, JudgeConfig, ModelConfig
+from cluster.schema import Configuration, DriverResources, EnsembleConfig, Hosted, JudgeConfig
 from ensemble.judges import KINDS
 from ensemble.method import build
 
@@ -129,9 +129,9 @@ def _resolved(ensemble: EnsembleConfig) -> dict[str, Any]:
 
 def _deployments(configuration: Configuration) -> Iterable[Deployment]:
     for name, model in configuration.models.items():
-        yield _of_model(name, model)
+        yield _of_hosted(name, "model", model, pieces=model.pipeline_parallel, group=model.tensor_parallel)
     for name, encoder in configuration.encoders.items():
-        yield _of_encoder(name, encoder)
+        yield _of_hosted(name, "encoder", encoder)
     for name, ensemble in configuration.ensembles.items():
         yield _of_driver(name, "ensemble", ensemble.replicas, ensemble.resources)
     if configuration.feedback is not None:
@@ -139,35 +139,19 @@ def _deployments(configuration: Configuration) -> Iterable[Deployment]:
     yield _of_driver("gateway", "gateway", configuration.gateway.replicas, configuration.gateway.resources)
 
 
-def _of_model(name: str, model: ModelConfig) -> Deployment:
-    r = model.reserved
+def _of_hosted(name: str, role: Role, hosted: Hosted, **pieces: int) -> Deployment:
+    r = hosted.reserved
     return Deployment(
         name=name,
-        role="model",
-        replicas=model.replicas,
+        role=role,
+        replicas=hosted.replicas,
         cpus=r.cpus,
         gpus=r.gpus,
         memory=r.memory,
         accelerator_type=r.accelerator_type,
         custom=dict(r.custom),
         labels=dict(r.labels),
-        pieces=model.pipeline_parallel,
-        group=model.tensor_parallel,
-    )
-
-
-def _of_encoder(name: str, encoder: EncoderConfig) -> Deployment:
-    r = encoder.resources
-    return Deployment(
-        name=name,
-        role="encoder",
-        replicas=encoder.replicas,
-        cpus=r.cpus,
-        gpus=r.gpus,
-        memory=r.memory,
-        accelerator_type=r.accelerator_type,
-        custom=dict(r.custom),
-        labels=dict(r.labels),
+        **pieces,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -17,17 +16,18 @@ from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, WATCHED, Descrip
 from deployments.given import Given, Kept
 from deployments.member import RemoteMember
 from deployments.placement import ANYWHERE, Placement
+from deployments.reception import Reception
 from deployments.routing import Help, Office, encoders_of
-from deployments.tally import ANSWERING, Stat, Tally
+from deployments.tally import Stat, Tally
 from deployments.versions import require_version, version_of, versioned, versions_in
 from ensemble import judges
 from ensemble.concurrency import batches, together
 from ensemble.ensemble import Caps, Ensemble
-from ensemble.errors import BadRequest, BudgetExceeded, EnsembleError
+from ensemble.errors import BadRequest, EnsembleError
 from ensemble.failures.policy import Policy
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability
-from ensemble.request import Budget, Event, Finish, Incident, Request, Spent, Trace
+from ensemble.request import Budget, Event, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class EnsembleReplica:
             RemoteMember.connect(name, handles[name], version=versions.get(name)) for name in settings.members
         )
         await together(_warmed(member) for member in members)
-        self._tally = Tally()
+        tally = Tally()
         self._ensemble = Ensemble(
             settings.name,
             settings.method,
@@ -97,12 +97,16 @@ class EnsembleReplica:
             budget=settings.budget,
             policy=settings.policy,
             encoders=await encoders_of(encoders, settings.encoder),
-            untold=self._tally.note,
+            untold=tally.note,
         )
         self._office = await Office.opened(settings.name, self._ensemble.prepared, keeper)
-        self._budget = settings.budget
-        self._admission = Admission(settings.places, settings.queue) if settings.places is not None else None
-        self._running = 0
+        self._reception = Reception(
+            self._ensemble,
+            tally,
+            admission=Admission(settings.places, settings.queue) if settings.places is not None else None,
+            budget=settings.budget,
+            note=self._office.note if self._office is not None else None,
+        )
 
     async def describe(self, name: str, version: str | None = None) -> Description:
         require_version(name, version, self._version)
@@ -113,64 +117,9 @@ class EnsembleReplica:
     ) -> AsyncGenerator[list[Event], None]:
         """Events in batches: whatever is there goes out together, nothing waits."""
         require_version(name, version, self._version)
-        self._running += 1
-        try:
-            async with aclosing(batches(self._answered(request))) as ready:
-                async for events in ready:
-                    for event in events:
-                        self._tally.note(event)
-                        if self._office is not None:
-                            self._office.note(request, event)
-                    yield events
-        finally:
-            self._running -= 1
-
-    async def _answered(self, request: Request) -> AsyncGenerator[Event, None]:
-        try:
-            async with (
-                self._admitted(request) as admitted,
-                aclosing(self._ensemble.generate(admitted)) as events,
-            ):
-                async for event in self._introduced(events):
-                    yield event
-        except _Late as late:
-            if request.budget.tightest(self._budget).exhausted != "partial":
-                raise
-            for choice in range(request.n):
-                yield Incident("exhausted", str(late.param), choice=choice)
-                yield Finish("length", choice)
-
-    async def _introduced(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """The events, with who answers before the first that tells of an answer."""
-        introduced = False
-        async for event in events:
-            if isinstance(event, Trace) and event.kind == ANSWERING:
-                continue
-            if not introduced and not isinstance(event, Spent):
-                introduced = True
-                members = [member.name for member in self._ensemble.members]
-                yield Trace(ANSWERING, {"method": self._ensemble.method, "members": members})
-            yield event
-
-    @asynccontextmanager
-    async def _admitted(self, request: Request) -> AsyncIterator[Request]:
-        """The request when its turn has come, and how long that took of its budget."""
-        if self._admission is None:
-            yield request
-            return
-        budget = request.budget.tightest(self._budget)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(budget.seconds):
-                    await stack.enter_async_context(self._admission.held(request.n))
-            except TimeoutError as error:
-                rule = f"the budget of {budget.seconds} seconds was used up by waiting for other requests"
-                raise _Late(rule, param="budget.seconds") from error
-            if budget.seconds is not None:
-                request = replace(request, budget=replace(request.budget, waited=loop.time() - began))
-            yield request
+        async with aclosing(batches(self._reception.answered(request))) as ready:
+            async for events in ready:
+                yield events
 
     async def feedback(self, name: str, given: Given, version: str | None = None) -> Kept:
         """Keep what is said of an answer; it is on the disk when this returns.
@@ -184,14 +133,7 @@ class EnsembleReplica:
         return await self._office.keep(given)
 
     async def stats(self, name: str) -> Mapping[Stat, float]:
-        waiting, refused = (a.waiting, a.refused) if (a := self._admission) is not None else (0, 0)
-        routed = self._office.stats() if self._office is not None else {}
-        own: dict[Stat, float] = {"running": self._running, "waiting": waiting, "queue_refused": refused}
-        return {**own, **self._tally.stats(), **routed}
-
-
-class _Late(BudgetExceeded):
-    """The turn of a request came after its time."""
+        return {**self._reception.stats(), **(self._office.stats() if self._office is not None else {})}
 
 
 async def _warmed(member: RemoteMember) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -70,7 +71,8 @@ class Embedding:
             remembered: texts whose embeddings are kept at hand.
         """
         self._encoder, self._batch, self._most = encoder, batch, remembered
-        self._known: OrderedDict[str, Floats] = OrderedDict()
+        # By digest: a text may be a hundred times as long as its embedding.
+        self._known: OrderedDict[bytes, Floats] = OrderedDict()
         self._wanted: dict[str, asyncio.Future[Floats]] = {}
         self._work: asyncio.Task[None] | None = None
         self.hits = self.misses = 0
@@ -83,9 +85,10 @@ class Embedding:
         return np.stack([row if isinstance(row, np.ndarray) else await asyncio.shield(row) for row in rows])
 
     def _row(self, text: str) -> Floats | asyncio.Future[Floats]:
-        known = self._known.get(text)
+        key = _digest(text)
+        known = self._known.get(key)
         if known is not None:
-            self._known.move_to_end(text)
+            self._known.move_to_end(key)
             self.hits += 1
             return known
         self.misses += 1
@@ -100,25 +103,43 @@ class Embedding:
         while texts := list(islice(self._wanted, self._batch)):
             try:
                 rows = await asyncio.to_thread(self._encoder.embed, texts)
+                if len(rows) != len(texts):
+                    raise ValueError(f"the encoder has made {len(rows)} rows of {len(texts)} texts")
             except Exception as error:
-                self._failed(texts, error)
+                if len(texts) == 1:
+                    self._failed(texts[0], error)
+                else:
+                    await self._apart(texts)
             else:
                 self._told(texts, rows)
         self._work = None
 
+    async def _apart(self, texts: Sequence[str]) -> None:
+        """One by one, so that nobody fails for the text of another."""
+        for text in texts:
+            try:
+                self._told([text], await asyncio.to_thread(self._encoder.embed, [text]))
+            except Exception as error:
+                self._failed(text, error)
+
     def _told(self, texts: Sequence[str], rows: Floats) -> None:
         for text, row in zip(texts, rows, strict=True):
-            self._wanted.pop(text).set_result(row)
-            self._known[text] = row
+            # A copy: a view would keep the rows of all of them.
+            own = row.copy()
+            self._wanted.pop(text).set_result(own)
+            self._known[_digest(text)] = own
         while len(self._known) > self._most:
             self._known.popitem(last=False)
 
-    def _failed(self, texts: Sequence[str], error: Exception) -> None:
-        for text in texts:
-            future = self._wanted.pop(text)
-            future.set_exception(error)
-            # Whoever waited may have left; then nobody is told.
-            future.exception()
+    def _failed(self, text: str, error: Exception) -> None:
+        future = self._wanted.pop(text)
+        future.set_exception(error)
+        # Whoever waited may have left; then nobody is told.
+        future.exception()
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()
 
 
 class EncoderReplica:

@@ -6,6 +6,7 @@ Whatever waits to be written goes to the disk together. Drivers tell it who has 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +16,13 @@ from ray import serve
 
 from deployments.calls import CONCURRENT_CALLS, GRACE, LOGGING, WATCHED, ending
 from deployments.given import Given, Kept, UnknownAnswer
-from deployments.journal import Journal, Record
+from deployments.journal import Journal
 from deployments.placement import ANYWHERE, Placement
+from deployments.segments import Record
 from deployments.versions import version_of, versioned
 from ensemble.errors import EnsembleError
+
+log = logging.getLogger(__name__)
 
 NAME = "feedback"
 """Of the deployment."""
@@ -50,7 +54,7 @@ class Writer:
         self._writer: asyncio.Task[None] | None = None
         self._noted = asyncio.Event()
         self.broken: OSError | None = None
-        """Why the journal could not be written."""
+        """Why the journal could not be written or read."""
 
     async def keep(self, given: Given) -> Kept:
         """Write feedback; it is on the disk when this returns.
@@ -87,7 +91,7 @@ class Writer:
 
     async def _route(self, given: Given) -> Record:
         end = asyncio.get_running_loop().time() + _PATIENCE
-        while (route := self._journal.route(given.ensemble, str(given.id), given.choice)) is None:
+        while (route := self._noted_route(given)) is None:
             left = end - asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(max(left, 0)):
@@ -96,6 +100,13 @@ class Writer:
                 rule = f"{given.ensemble} has given no answer of this id and choice, or too long ago"
                 raise UnknownAnswer(rule, param="id") from None
         return route
+
+    def _noted_route(self, given: Given) -> Record | None:
+        try:
+            return self._journal.route(given.ensemble, str(given.id), given.choice)
+        except OSError as error:
+            self.broken = error
+            raise EnsembleError("the journal of feedback cannot be read") from error
 
     async def _done(self, *, feedback: Record | None = None, routes: Sequence[Record] = ()) -> Kept:
         work = _Work(feedback, routes, asyncio.get_running_loop().create_future())
@@ -113,6 +124,10 @@ class Writer:
             except OSError as error:
                 self.broken = error
                 results = [EnsembleError("the journal of feedback cannot be written")] * len(waiting)
+            except Exception:
+                # Whatever it is, those that come after are not to wait for ever.
+                log.exception("%d pieces of feedback could not be written", len(waiting))
+                results = [EnsembleError("this feedback cannot be written")] * len(waiting)
             for work, result in zip(waiting, results, strict=True):
                 if isinstance(result, Exception):
                     work.done.set_exception(result)

@@ -8,9 +8,9 @@ place, ``api/errors.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from deployments.answering import Whole, answered
 from deployments.api import errors, metrics, replies
 from deployments.api.connection import EventStream, json_object, while_connected
 from deployments.api.door import Door
@@ -29,21 +30,11 @@ from deployments.api.shapes import ChatShape, Json, Shape, TextShape
 from deployments.api.wire import parse
 from deployments.given import Given, Kept
 from deployments.tally import ANSWERING, Stat
-from ensemble.concurrency import merge
 from ensemble.ensemble import Ensemble
-from ensemble.errors import (
-    BadAnswer,
-    BadRequest,
-    BudgetExceeded,
-    EnsembleError,
-    MemberLost,
-    OverCap,
-    UnknownModel,
-)
+from ensemble.errors import BadRequest, OverCap, UnknownModel
 from ensemble.member import Member
-from ensemble.meter import Meter
 from ensemble.method import named
-from ensemble.request import Answer, Budget, Event, Finish, Incident, Request, Spent, Trace, Usage, collect
+from ensemble.request import Answer, Event, Request, Spent, Trace, Usage, collect
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
 """By name, the state of each one's own deployment; ``"ready"`` is ready, anything else says what is missing."""
@@ -51,15 +42,13 @@ Stats = Callable[[], Awaitable[Mapping[str, Mapping[Stat, float]]]]
 """By model, value by metric."""
 
 
-_ATTEMPTS = 3
-"""Replicas that may be lost, one after the other, under an answer of which nothing has been told."""
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one HTTP request may ask of the gateway; ensembles have caps of their own."""
 
     body_bytes: int = 4 * 2**20
+    body_seconds: float = 60.0
+    """Seconds that a request's body may take to come: until it is there, it holds one of the replica's calls."""
     choices: int = 64
     """Prompts times ``n``."""
 
@@ -159,17 +148,21 @@ class Gateway:
         return await self._answer(http, CompletionBody, TextShape())
 
     async def _answer(self, http: HttpRequest, kind: type[Body], shape: Shape) -> Response:
-        body = parse(kind, await json_object(http, self._limits.body_bytes))
+        body = parse(kind, await self._body(http))
         served = self._find(body.model)
         requests = self._admitted(body, served)
-        frame = self._frame(body, served, requests, shape)
-        events = partial(_noted, served, requests, frame, errors.spending(http))
+        frame = self._frame(body, served, requests[0].id, shape)
+        member = served.member if body.stream else Whole(served.member)
+        events = _noted(answered(member, requests, keeps=served.method is not None), frame, errors.spending(http))
         if body.stream:
-            begun = await while_connected(http.receive, replies.begun(events(), frame))
+            begun = await while_connected(http.receive, replies.begun(events, frame))
             told = partial(errors.told, request_id=errors.request_id(http))
             return EventStream(server_sent(begun.events, frame, told), begun.marks.headers)
-        answer = await while_connected(http.receive, _whole(events, served.member.name))
+        answer = await while_connected(http.receive, _collected(events))
         return _json(replies.whole(answer, frame), headers=replies.marks(answer).headers)
+
+    async def _body(self, http: HttpRequest) -> Json:
+        return await json_object(http, self._limits.body_bytes, self._limits.body_seconds)
 
     def _find(self, name: str) -> Served:
         if name not in self._models:
@@ -181,19 +174,18 @@ class Gateway:
             raise BadRequest(f"{body.model} is a single model and has no options of a method", param="ensemble")
         if served.method is None and body.trace:
             raise BadRequest(f"{body.model} is a single model and has no traces", param="trace")
-        requests = body.requests()
-        choices = sum(request.n for request in requests)
-        if choices > self._limits.choices:
-            raise OverCap(f"{choices} choices are asked for; at most {self._limits.choices} are allowed", param="n")
-        return requests
+        if body.choices > self._limits.choices:
+            rule = f"{body.choices} choices are asked for; at most {self._limits.choices} are allowed"
+            raise OverCap(rule, param="n")
+        return body.requests()
 
-    def _frame(self, body: Body, served: Served, requests: Sequence[Request], shape: Shape) -> Frame:
+    def _frame(self, body: Body, served: Served, id: str, shape: Shape) -> Frame:
         return Frame(
-            id=requests[0].id,
+            id=id,
             created=int(self._clock()),
             model=body.model,
             shape=shape,
-            choices=sum(request.n for request in requests),
+            choices=body.choices,
             method=served.method,
             members=served.members,
             trace=bool(body.trace),
@@ -201,7 +193,7 @@ class Gateway:
         )
 
     async def feedback(self, http: HttpRequest) -> Response:
-        body = parse(FeedbackBody, await json_object(http, self._limits.body_bytes))
+        body = parse(FeedbackBody, await self._body(http))
         served = self._find(body.model)
         if served.feedback is None:
             rule = f"{body.model} keeps no feedback; that is for ensembles that route, where feedback is configured"
@@ -244,66 +236,11 @@ class Gateway:
         return Response(metrics.exposition(stats), media_type=metrics.CONTENT_TYPE)
 
 
-async def _answered(served: Served, requests: Sequence[Request]) -> AsyncGenerator[Event, None]:
-    """Events of all requests as they come, with their choices numbered through."""
-    streams = [_numbered(_metered(served, request), i * request.n) for i, request in enumerate(requests)]
-    unfinished = sum(request.n for request in requests)
-    async with aclosing(merge(streams) if len(streams) > 1 else streams[0]) as events:
-        async for event in events:
-            unfinished -= isinstance(event, Finish)
-            yield event
-    if unfinished:
-        raise BadAnswer("the model ended before its answer did", member=served.member.name)
-
-
-async def _numbered(events: AsyncGenerator[Event, None], first: int) -> AsyncGenerator[Event, None]:
-    async with aclosing(events):
-        async for event in events:
-            yield event if isinstance(event, Spent) or not first else replace(event, choice=event.choice + first)
-
-
-async def _metered(served: Served, request: Request) -> AsyncGenerator[Event, None]:
-    """The member's events. Ensembles keep to the request's budget themselves; a single model is kept to it here."""
-    if served.method is not None or request.budget == Budget():
-        async with aclosing(served.member.generate(request)) as events:  # type: ignore[type-var]
-            async for event in events:
-                yield event
-        return
-    async with aclosing(_kept(served.member, request)) as events:
-        async for event in events:
-            yield event
-
-
-async def _kept(model: Member, request: Request) -> AsyncGenerator[Event, None]:
-    """A model's events until its budget is used up."""
-    meter = Meter(request.budget)
-    (member,) = meter.wrap([model])
-    unfinished = dict.fromkeys(range(request.n))
-    try:
-        async with aclosing(member.generate(request)) as events:  # type: ignore[type-var]
-            async for event in events:
-                for spent in meter.drain():
-                    yield spent
-                if isinstance(event, Finish):
-                    unfinished.pop(event.choice, None)
-                yield event
-    except EnsembleError as error:
-        for spent in meter.drain():
-            yield spent
-        if request.budget.exhausted != "partial" or not isinstance(error, BudgetExceeded):
-            raise
-        for choice in unfinished:
-            yield Incident("exhausted", str(error.param), choice=choice)
-            yield Finish("length", choice)
-    for spent in meter.drain():
-        yield spent
-
-
 async def _noted(
-    served: Served, requests: Sequence[Request], frame: Frame, usage: dict[str, Usage]
+    events: AsyncGenerator[Event, None], frame: Frame, usage: dict[str, Usage]
 ) -> AsyncGenerator[Event, None]:
     """The answers' events; what is spent is added up in ``usage``, and who answers is put into the frame."""
-    async with aclosing(_answered(served, requests)) as events:
+    async with aclosing(events):
         async for event in events:
             if isinstance(event, Trace) and event.kind == ANSWERING:
                 frame.method, frame.members = event.data["method"], event.data["members"]
@@ -313,25 +250,9 @@ async def _noted(
             yield event
 
 
-async def _whole(begun: Callable[[], AsyncGenerator[Event, None]], name: str) -> Answer:
-    """An answer when it is complete. As none of it has been told before, one whose replica is lost is begun again.
-
-    Args:
-        name: of what is asked; when it is one of its members that was lost, it has decided already what follows.
-    """
-    burnt: list[Event] = []
-    for attempt in range(_ATTEMPTS):
-        told: list[Event] = []
-        try:
-            async with aclosing(begun()) as events:
-                async for event in events:
-                    told.append(event)
-            break
-        except MemberLost as error:
-            if error.member != name or attempt + 1 == _ATTEMPTS:
-                raise
-            burnt += [event for event in told if isinstance(event, Spent)]
-    return collect([*burnt, *told])
+async def _collected(events: AsyncGenerator[Event, None]) -> Answer:
+    async with aclosing(events):
+        return collect([event async for event in events])
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

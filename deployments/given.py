@@ -33,6 +33,26 @@ class Given:
         return {field: name for field, name in named.items() if name is not None}
 
 
+def prompt_id(id: str, first: int) -> str:
+    """Of a prompt within a request that has several.
+
+    Args:
+        id: of the reply.
+        first: which of the reply's choices is this prompt's first.
+    """
+    return f"{id}.{first}" if first else id
+
+
+def told_as(id: str, choice: int) -> tuple[str, int]:
+    """Id of the reply, and which of its choices it is, where a prompt's request knows its own.
+
+    >>> told_as(prompt_id("f00", 4), 1)
+    ('f00', 5)
+    """
+    reply, _, first = id.rpartition(".")
+    return (reply, int(first) + choice) if reply and first.isdecimal() else (id, choice)
+
+
 class UnknownAnswer(BadRequest):
     """There is no answer of that id, or it was too long ago."""
 

@@ -1,14 +1,16 @@
-"""The journal of feedback: an append-only file of JSON lines, and where in it what is.
+"""The journal of feedback: what was said of answers, for good, and who has given the latest answers.
 
-Lines of kind ``outcome`` and ``preference`` are feedback; they have numbers and are on disk before anybody is told so.
-Lines of kind ``route`` say who has answered what; feedback that names an answer is completed from them. One process
-alone may write. A last line that a crash has torn was never acknowledged and is cut off. Knows nothing of Ray.
+Feedback, of kind ``outcome`` or ``preference``, is numbered and on the disk before anybody is told so; no line of it is
+ever changed or deleted. Who has answered what, of kind ``route``, stands in files beside it, from which feedback that
+names an answer is completed; those that hold none of the latest answers are deleted. One process alone may write.
+Knows nothing of Ray.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from array import array
 from bisect import bisect_right
@@ -17,56 +19,57 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deployments import segments
 from deployments.given import Kept, OtherFeedback
+from deployments.segments import Record, Segments
 from ensemble.errors import BadRequest, ConfigurationError
 
-Record = dict[str, Any]
-"""JSON values."""
+log = logging.getLogger(__name__)
 
 FEEDBACK = ("outcome", "preference")
 ROUTES = 100_000
 """Answers that feedback can name, the latest."""
 KEYS = 1_000_000
 """Pieces of feedback that are known again when they are sent twice, the latest."""
-_PAGE = 1000
+_PAGE, _PAGE_BYTES = 1000, 8 * 2**20
+"""Records that are told at once at most, and about as many bytes of them."""
 _SAID = ("member", "quality", "winner", "loser", "tie")
 """What has to be equal in feedback that is sent twice."""
 
 
 class Journal:
-    """One file, open for writing."""
+    """Open for writing."""
 
-    def __init__(self, path: Path, *, routes: int = ROUTES, keys: int = KEYS) -> None:
+    def __init__(self, path: Path, *, routes: int = ROUTES, keys: int = KEYS, full: int = segments.FULL) -> None:
         """
         Args:
             routes: answers that feedback can name, the latest.
             keys: pieces of feedback that are known again, the latest.
+            full: bytes from which on a file is not written any more.
 
         Raises:
-            ConfigurationError: the file cannot be written.
-            BlockingIOError: another process writes it.
+            ConfigurationError: the files cannot be written.
+            BlockingIOError: another process writes them.
         """
+        self._most = {"routes": routes, "keys": keys}
+        self._sequences, self._places = array("q"), array("q")
+        self._routes: OrderedDict[str, tuple[Segments, int]] = OrderedDict()
+        self._keys: OrderedDict[str, int] = OrderedDict()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._lock = segments.opened(path)
         except OSError as error:
             raise ConfigurationError(f"the journal {path} cannot be written: {error.strerror}") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not before: whoever held it may have begun a further file.
+            self._said, self._told = Segments(path, full), Segments(routes_path(path), full)
         except BaseException:
-            os.close(self._file)
+            os.close(self._lock)
             raise
-        self._most = {"routes": routes, "keys": keys}
-        self._sequences, self._offsets = array("q"), array("q")
-        self._routes: OrderedDict[str, int] = OrderedDict()
-        self._keys: OrderedDict[str, int] = OrderedDict()
-        self._size = 0
-        for offset, record, end in _lines(self._file):
-            if record is not None:
-                self._index(offset, record)
-            self._size = end
-        os.ftruncate(self._file, self._size)
-        _sync(path.parent)
+        for kept in (self._said, self._told):
+            for place, record in kept.read():
+                self._index(kept, place, record)
 
     @property
     def last(self) -> int:
@@ -74,7 +77,9 @@ class Journal:
         return self._sequences[-1] if self._sequences else 0
 
     def close(self) -> None:
-        os.close(self._file)
+        self._told.close()
+        self._said.close()
+        os.close(self._lock)
 
     def note(self, routes: Sequence[Record]) -> None:
         """Write who has answered; not synced to the disk, as nobody is told so.
@@ -82,7 +87,13 @@ class Journal:
         Raises:
             OSError: they are not written.
         """
-        self._write(routes, sync=False)
+        if not routes:
+            return
+        for place, record in zip(self._told.append(routes, durable=False), routes, strict=True):
+            self._index(self._told, place, record)
+        kept, oldest = next(iter(self._routes.values()), (None, 0))
+        if kept is self._told:
+            self._told.drop(before=oldest)
 
     def append(self, feedback: Sequence[Record]) -> list[Kept | BadRequest]:
         """Write feedback; each is on the disk when this returns, or is refused by the error in its place.
@@ -104,96 +115,94 @@ class Journal:
             else:
                 found.append(_again(before, record))
         if fresh:
-            self._write(fresh, sync=True)
+            for place, record in zip(self._said.append(fresh, durable=True), fresh, strict=True):
+                self._index(self._said, place, record)
         return found
 
     def route(self, ensemble: str, id: str, choice: int) -> Record | None:
-        """Who has answered; ``None``: no such answer is known (any more)."""
-        offset = self._routes.get(_route_key(ensemble, id, choice))
-        return None if offset is None else self._at(offset)
+        """Who has answered; ``None``: no such answer is known (any more).
+
+        Raises:
+            OSError: the journal cannot be read.
+        """
+        key = _route_key(ensemble, id, choice)
+        if (found := self._routes.get(key)) is None:
+            return None
+        kept, place = found
+        try:
+            return kept.at(place)
+        except OSError:
+            # It may have been forgotten, and its file deleted, by the thread that writes.
+            if key in self._routes:
+                raise
+            return None
 
     def since(self, after: int, ensemble: str, page: int = _PAGE) -> tuple[list[Record], int]:
-        """Feedback to an ensemble after a number, and the number up to which this is all; a page at a time."""
+        """Feedback to an ensemble after a number, and the number up to which this is all; a page at a time.
+
+        That number is below ``after`` where the journal is not the one that the number was of: it was begun anew.
+        """
         start = bisect_right(self._sequences, after)
-        end = min(start + page, len(self._sequences))
-        records = [self._at(offset) for offset in self._offsets[start:end]]
-        through = self._sequences[end - 1] if end > start else max(after, self.last)
-        return [record for record in records if record["ensemble"] == ensemble], through
+        if start == len(self._sequences):
+            return [], self.last
+        within = bisect_right(self._places, self._places[start] + _PAGE_BYTES)
+        end = max(start + 1, min(start + page, within, len(self._sequences)))
+        records = [self._said.at(place) for place in self._places[start:end]]
+        return [record for record in records if record["ensemble"] == ensemble], self._sequences[end - 1]
 
     def _before(self, key: str) -> Record | None:
         """Feedback that was written under this key."""
-        return self._at(self._keys[key]) if key in self._keys else None
+        return self._said.at(self._keys[key]) if key in self._keys else None
 
-    def _write(self, records: Sequence[Record], *, sync: bool) -> None:
-        lines = [json.dumps(record, allow_nan=False).encode() + b"\n" for record in records]
-        data = memoryview(b"".join(lines))
+    def _index(self, kept: Segments, place: int, record: Mapping[str, Any]) -> None:
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
-            if sync:
-                os.fsync(self._file)
-        except OSError:
-            # What is there of it would be read as told.
-            os.ftruncate(self._file, self._size)
-            raise
-        for record, line in zip(records, lines, strict=True):
-            self._index(self._size, record)
-            self._size += len(line)
+            if record.get("kind") in FEEDBACK:
+                self._index_feedback(place, record)
+            elif record.get("kind") == "route":
+                key = _route_key(record["ensemble"], record["id"], record["choice"])
+                _remember(self._routes, key, (kept, place), self._most["routes"])
+        except (KeyError, TypeError) as error:
+            log.warning("a record of the journal lacks what it needs and is left out: %r", error)
 
-    def _index(self, offset: int, record: Mapping[str, Any]) -> None:
-        if record["kind"] in FEEDBACK:
-            # In this order, as another thread may read: what has a number has a place.
-            self._offsets.append(offset)
-            self._sequences.append(record["sequence"])
-            if (key := _feedback_key(record)) is not None:
-                _remember(self._keys, key, offset, self._most["keys"])
-        elif record["kind"] == "route":
-            key = _route_key(record["ensemble"], record["id"], record["choice"])
-            _remember(self._routes, key, offset, self._most["routes"])
+    def _index_feedback(self, place: int, record: Mapping[str, Any]) -> None:
+        sequence, key, _ = int(record["sequence"]), _feedback_key(record), record["question"]
+        # In this order, as another thread may read: what has a number has a place.
+        self._places.append(place)
+        self._sequences.append(sequence)
+        if key is not None:
+            _remember(self._keys, key, place, self._most["keys"])
 
-    def _at(self, offset: int) -> Record:
-        line = b""
-        while not line.endswith(b"\n"):
-            piece = os.pread(self._file, 4096, offset + len(line))
-            found = piece.find(b"\n")
-            line += piece if found < 0 else piece[: found + 1]
-        record: Record = json.loads(line)
-        return record
+
+def routes_path(path: Path) -> Path:
+    """Where it stands who has answered.
+
+    >>> routes_path(Path("said.jsonl")).name
+    'said.routes.jsonl'
+    """
+    return path.with_name(f"{path.stem}.routes{path.suffix}")
+
+
+def records(path: Path) -> Iterator[Record]:
+    """All feedback of a journal, in order; another process may be writing it."""
+    for found in segments.files(path):
+        with found.open("rb") as file:
+            for _, record, _ in segments.lines(file.fileno(), found):
+                if record is not None and record.get("kind") in FEEDBACK:
+                    yield record
 
 
 def _again(before: Record, record: Record) -> Kept | BadRequest:
     """What feedback that was sent before comes to."""
-    if any(before.get(name) != record.get(name) for name in _SAID):
+    if _judgement(before) != _judgement(record):
         return OtherFeedback("this answer was judged otherwise before, under the same key", param="key")
     return Kept(before["sequence"], duplicate=True)
 
 
-def records(path: Path) -> Iterator[Record]:
-    """All records of a journal, in order; another process may be writing it."""
-    with path.open("rb") as file:
-        for _, record, _ in _lines(file.fileno()):
-            if record is not None:
-                yield record
-
-
-def _lines(file: int) -> Iterator[tuple[int, Record | None, int]]:
-    """Whole lines with where they begin and end; of one that cannot be read there is no record."""
-    with os.fdopen(os.dup(file), "rb") as reader:
-        reader.seek(0)
-        offset = 0
-        for line in reader:
-            if not line.endswith(b"\n"):
-                return
-            yield offset, _record(line), offset + len(line)
-            offset += len(line)
-
-
-def _record(line: bytes) -> Record | None:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "kind" in found else None
+def _judgement(record: Mapping[str, Any]) -> list[Any]:
+    """What was said; of a tie it does not matter who is named first."""
+    if record.get("tie"):
+        return sorted([record["winner"], record["loser"]])
+    return [record.get(name) for name in _SAID]
 
 
 def _route_key(ensemble: str, id: str, choice: int) -> str:
@@ -205,21 +214,14 @@ def _feedback_key(record: Mapping[str, Any]) -> str | None:
     id, key = record.get("id"), record.get("key")
     if id is None and key is None:
         return None
-    about = key if key is not None else json.dumps([record.get(name) for name in ("member", "winner", "loser")])
-    return json.dumps([record["ensemble"], id, record.get("choice", 0) if id is not None else 0, key is None, about])
+    # A pair of members is the same whichever of them is called the better one.
+    about = [record.get("member"), *sorted(str(record.get(name)) for name in ("winner", "loser"))]
+    choice = record.get("choice", 0) if id is not None else 0
+    return json.dumps([record["ensemble"], id, choice, key is None, about if key is None else key])
 
 
-def _remember(known: OrderedDict[str, int], key: str, offset: int, most: int) -> None:
-    known[key] = offset
+def _remember(known: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
+    known[key] = value
     known.move_to_end(key)
     while len(known) > most:
         known.popitem(last=False)
-
-
-def _sync(folder: Path) -> None:
-    """Make the folder's list of files durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import Context
+from dataclasses import replace
 from typing import Any, Self
 
 from grpc import RpcError  # type: ignore[import-untyped]
@@ -29,7 +30,7 @@ from deployments.wire.server import Address
 from ensemble.concurrency import shielded
 from ensemble.errors import EnsembleError, MemberError, MemberLost, MissingCapability, OtherVersion, Overloaded
 from ensemble.member import Capability, Exchange, Member, Reply, Session
-from ensemble.request import Event, Request, Spent
+from ensemble.request import Event, Request, Spent, Usage
 from ensemble.vocabulary import Vocabulary
 
 
@@ -67,18 +68,24 @@ class RemoteMember(Member):
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         retrial, told = Retrial(self.name, self._again, request.budget.seconds), False
+        time = asyncio.get_running_loop().time
+        began, spent, left = time(), Usage(), request
         while True:
             try:
-                async with aclosing(self._stream(request)) as events:
+                async with aclosing(self._stream(left)) as events:
                     async for event in events:
                         # What an attempt has cost is to be paid in any case.
-                        told = told or not isinstance(event, Spent)
+                        if isinstance(event, Spent):
+                            spent += event.usage
+                        else:
+                            told = True
                         yield event
                 return
             except (MemberLost, OtherVersion) as error:
                 if told:
                     raise
                 await retrial.after(error)
+                left = replace(request, budget=request.budget.after(spent, time() - began))
 
     async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
         response = begun(pinned(self._handle, stream=True).generate, self.name, request, self._version)

@@ -17,10 +17,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.embedder import RemoteEncoder
-from deployments.given import Given, Kept
-from deployments.journal import Record
+from deployments.given import Given, Kept, told_as
 from deployments.member import call, pinned, translated
 from deployments.retrial import Retrial
+from deployments.segments import Record
 from deployments.tally import Stat
 from deployments.versions import versions_in
 from ensemble.before.encoders.served import Encoders
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _UNWRITTEN = 10_000
 """Routes that wait to be written at most; beyond, the oldest are given up and counted."""
+_AGAIN = 1.0
+"""Seconds after which the keeper is told again what it could not be told."""
 _KEEPER = "the keeper of feedback"
 
 
@@ -100,8 +102,8 @@ class Office:
         if len(self._unwritten) >= _UNWRITTEN:
             del self._unwritten[0]
             self._given_up["routes_given_up"] += 1
-        shared = {"id": request.id, "choice": event.choice, "question": request.question}
-        self._unwritten.append({**shared, **event.data})
+        id, choice = told_as(request.id, event.choice)
+        self._unwritten.append({"id": id, "choice": choice, "question": request.question, **event.data})
         self._told.set()
 
     async def keep(self, given: Given) -> Kept:
@@ -150,5 +152,5 @@ class Office:
             except EnsembleError as error:
                 log.warning("routes of %s are not written yet: %s", self._name, error.message)
                 self._unwritten = [*routes, *self._unwritten][-_UNWRITTEN:]
-                await asyncio.sleep(1)
+                await asyncio.sleep(_AGAIN)
                 self._told.set()

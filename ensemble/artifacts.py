@@ -58,6 +58,9 @@ class Manifest(BaseModel):
     """How well it did, on data that it was not fitted on where there was some."""
     version: str = ""
     """Of the software that made it."""
+    tensors: str = ""
+    """Digest of the tensors that it goes with, so that those of another fit are found out while a folder is copied over
+    it. Empty in those of before: not known."""
 
 
 class Artifact(NamedTuple):
@@ -74,6 +77,7 @@ def save(folder: Path, manifest: Manifest, tensors: Tensors) -> None:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, new / _TENSORS)
+        manifest = manifest.model_copy(update={"tensors": _digest(new / _TENSORS)})
         (new / _MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             os.rename(folder, old)
@@ -102,9 +106,13 @@ def load(folder: Path) -> Artifact:
     """
     manifest = manifest_of(folder)
     try:
-        return Artifact(manifest, load_file(folder / _TENSORS))
+        found = Artifact(manifest, load_file(folder / _TENSORS))
+        known = _digest(folder / _TENSORS) if manifest.tensors else ""
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"the tensors of {folder} cannot be read: {error}") from error
+    if known != manifest.tensors:
+        raise ConfigurationError(f"the tensors of {folder} are not those that its manifest goes with")
+    return found
 
 
 def digest(folder: Path) -> str:
@@ -113,10 +121,23 @@ def digest(folder: Path) -> str:
     Raises:
         ConfigurationError: there is none.
     """
-    found = hashlib.sha256()
     try:
-        for name in (_MANIFEST, _TENSORS):
-            found.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        both = "".join(_digest(folder / name) for name in (_MANIFEST, _TENSORS))
     except OSError as error:
         raise ConfigurationError(f"{folder} holds no artifact: {error.strerror}") from error
-    return found.hexdigest()[:16]
+    return hashlib.sha256(both.encode()).hexdigest()[:16]
+
+
+def stamp(folder: Path) -> object:
+    """Changes whenever either file of an artifact is written or replaced; ``None`` while one is not there. Costs no
+    reading."""
+    try:
+        stats = [(folder / name).stat() for name in (_MANIFEST, _TENSORS)]
+    except OSError:
+        return None
+    return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as read:
+        return hashlib.file_digest(read, "sha256").hexdigest()

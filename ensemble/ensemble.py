@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from typing import Any
 
 from ensemble.before.encoders.served import Encoders
 from ensemble.concurrency import merge, shielded
-from ensemble.errors import BadRequest, ConfigurationError, EnsembleError, OverCap
+from ensemble.errors import BadRequest, ConfigurationError, OverCap
 from ensemble.failures.breaker import Breaker
 from ensemble.failures.crew import Crew
 from ensemble.failures.guard import guarded
@@ -24,6 +24,8 @@ from ensemble.method import Method, build, named, refusals
 from ensemble.request import Budget, Event, Incident, Request, Spent
 from ensemble.sampling import seeded
 
+_LARGEST_SHOWN = 1e15
+
 
 @dataclass(frozen=True, slots=True)
 class Caps:
@@ -34,7 +36,8 @@ class Caps:
     max_tokens: int | None = None
     """Tokens of one choice; ``None``: the members' context."""
     fan_out: int = 512
-    """Answers and sessions that one request may begin at models, over all choices and all ensembles within this one."""
+    """Answers and sessions that one request may begin at models, over all choices and all ensembles within this one. A
+    judge's questions to its model come on top, one for each text that it judges; a budget of calls counts them."""
     depth: int = 4
     """Ensembles within one another, this one counted."""
     members: int = 16
@@ -70,7 +73,7 @@ class Ensemble(Member):
 
         Args:
             encoders: those that are served, for methods that read embeddings.
-            untold: called with what was spent and not told by an event yet when whoever asked has left.
+            untold: called with what was spent and not told by an event, as when whoever asked has left.
 
         Raises:
             ConfigurationError: the method, its options, its members or its judge do not fit together.
@@ -114,25 +117,28 @@ class Ensemble(Member):
         run = _Run(request, self._members, self._judge, self._policy, self._breakers, joint=method.joint)
         choices = [self._choice(method, request, i, run) for i in range(request.n)]
         try:
-            async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:
-                async for event in events:
-                    for told in run.drain():
-                        yield told
-                    yield event
-        except EnsembleError:
-            # What a failed answer has cost is told before the failure is.
-            for told in run.drain():
+            try:
+                async with aclosing(merge(choices) if len(choices) > 1 else choices[0]) as events:
+                    async for event in events:
+                        for told in run.told():
+                            yield told
+                        yield event
+            except Exception:
+                # What a failed answer has cost is told before the failure is.
+                for told in run.told():
+                    yield told
+                raise
+            for told in run.told():
                 yield told
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            if self._untold is not None:
-                for left in run.drain():
-                    self._untold(left)
-            raise
         finally:
-            await shielded(run.close())
-        for told in run.drain():
-            yield told
+            await shielded(self._ended(run))
+
+    async def _ended(self, run: _Run) -> None:
+        """Close what is open; of what whoever asked has not been told, whoever keeps the books is."""
+        await run.close()
+        if self._untold is not None:
+            for left in run.told():
+                self._untold(left)
 
     async def _choice(
         self, method: Method[Any], request: Request, choice: int, run: _Run
@@ -150,7 +156,8 @@ class Ensemble(Member):
         method = self._method
         if request.options:
             for option in sorted(request.options.keys() & set(method.fixed)):
-                raise BadRequest(f"option {option!r} is set by the configuration alone", param=option)
+                if option not in self._options or request.options[option] != self._options[option]:
+                    raise BadRequest(f"option {option!r} is set by the configuration alone", param=option)
             method = build(method.name, {**self._options, **request.options})
             self._check_for_request(method, cards)
         for option, cap in {**method.caps, **self._caps.options}.items():
@@ -181,19 +188,23 @@ class _Run:
         joint: bool,
     ) -> None:
         self._meter = Meter(request.budget)
+        self._untold: deque[Spent | Incident] = deque()
         self._members, self._policy, self._breakers = members, policy, breakers
         self.crew = Crew(self._meter.wrap(members), policy, breakers, joint=joint)
         self.judge = judge
         if judge is not None:
-            self.judge = judge.over(guarded(self._meter.wrap(judge.models), policy, breakers, self.crew))
+            self.judge = judge.over(guarded(self._meter.wrap(judge.models), policy, breakers, self.crew, spared=False))
 
     def members(self) -> list[Member]:
         """For one choice: each knows what it has used for that choice."""
         return guarded(self._meter.wrap(self._members), self._policy, self._breakers, self.crew)
 
-    def drain(self) -> list[Spent | Incident]:
-        """What was spent and what went wrong since the last call."""
-        return [*self._meter.drain(), *self.crew.drain()]
+    def told(self) -> Iterator[Spent | Incident]:
+        """What was spent and what went wrong and is not told yet. Each is told once; what is left when nobody asks on
+        is told the next time."""
+        self._untold.extend((*self._meter.drain(), *self.crew.drain()))
+        while self._untold:
+            yield self._untold.popleft()
 
     async def close(self) -> None:
         await self.crew.close()
@@ -301,4 +312,6 @@ def _uncapped(method: Method[Any], caps: Caps) -> Iterator[ConfigurationError]:
 
 def _below(name: str, value: float | None, cap: float | None) -> None:
     if cap is not None and value is not None and value > cap:
-        raise OverCap(f"{name} is {value:g}; at most {cap:g} is allowed here", param=name)
+        # Whole numbers may have thousands of digits.
+        shown = f"{value:g}" if value < _LARGEST_SHOWN else "too large"
+        raise OverCap(f"{name} is {shown}; at most {cap:g} is allowed here", param=name)

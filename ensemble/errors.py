@@ -148,6 +148,10 @@ class BadAnswer(MemberError):
         self.reason = reason
 
 
+MEMBER_FAILURES = (MemberError, Overloaded)
+"""What a member can fail with, or refuse for want of room: an ensemble's policy says what becomes of the answer."""
+
+
 class OtherVersion(EnsembleError):
     """Nobody's failure, so that no policy spares or recovers a member for it: the whole request has to go elsewhere."""
 

@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from decimal import Decimal
-from typing import Any
 
 from ensemble.errors import BudgetExceeded
 from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
@@ -18,8 +16,6 @@ from ensemble.request import Budget, Event, Request, Spent, Usage
 
 _AMOUNTS = ("calls", "tokens", "cost")
 """Of a budget, all but time."""
-_LEAST: dict[str, Any] = {"calls": 1, "tokens": 1, "cost": Decimal("1e-9"), "seconds": 1e-3}
-"""A budget of nothing is none; with so little, work ends with its first step."""
 
 
 class Meter:
@@ -27,8 +23,8 @@ class Meter:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        left = max(budget.seconds - budget.waited, _LEAST["seconds"]) if budget.seconds else None
-        self._deadline = asyncio.get_running_loop().time() + left if left is not None else None
+        self._start = asyncio.get_running_loop().time()
+        self._deadline = self._start + budget.seconds - budget.waited if budget.seconds is not None else None
         self._limits = {name: limit for name in _AMOUNTS if (limit := getattr(budget, name)) is not None}
         self._spent = Usage()
         self._unreported: dict[str, Usage] = {}
@@ -53,15 +49,13 @@ class Meter:
         return spent
 
     def left(self) -> Budget:
-        """What may still be spent; of what is used up the least that a budget can say."""
-        left = self._budget
-        used = {"calls": self._begun, "tokens": self._spent.total_tokens, "cost": self._spent.cost}
-        for name, limit in self._limits.items():
-            left = replace(left, **{name: max(limit - used[name], _LEAST[name])})
-        if self._deadline is not None:
-            seconds = max(self._deadline - asyncio.get_running_loop().time(), _LEAST["seconds"])
-            left = replace(left, seconds=seconds, waited=0.0)
-        return left
+        """What may still be spent.
+
+        Raises:
+            BudgetExceeded: nothing.
+        """
+        spent = replace(self._spent, calls=max(self._spent.calls, self._begun))
+        return self._budget.after(spent, asyncio.get_running_loop().time() - self._start)
 
     @property
     def timed(self) -> bool:
@@ -85,7 +79,7 @@ class Meter:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise self._exceeded("seconds", self._budget.seconds) from error
+            raise self._budget.exceeded("seconds") from error
 
     def check(self, *, new: bool) -> None:
         """Before a message: note that a call begins, and refuse it if nothing is left.
@@ -99,12 +93,8 @@ class Meter:
             used = {"calls": calls, "tokens": self._spent.total_tokens, "cost": self._spent.cost}
             for name, limit in self._limits.items():
                 if used[name] >= limit:
-                    raise self._exceeded(name, limit)
+                    raise self._budget.exceeded(name)
         self._begun += new
-
-    @staticmethod
-    def _exceeded(name: str, limit: object) -> BudgetExceeded:
-        return BudgetExceeded(f"the budget of {limit} {name} is used up", param=f"budget.{name}")
 
     def opened(self, session: Session) -> None:
         self._open.add(session)
@@ -158,7 +148,8 @@ class _MeteredMember(Member):
         return _MeteredSession(inner, self._meter)
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
-        return await self._inner.tokenise(texts)
+        async with self._meter.call(new=False):
+            return await self._inner.tokenise(texts)
 
 
 class _MeteredSession(Session):

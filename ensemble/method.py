@@ -26,7 +26,6 @@ from ensemble.errors import (
     BudgetExceeded,
     ConfigurationError,
     EnsembleError,
-    MemberError,
     UnknownOption,
 )
 from ensemble.judges.judge import Judge
@@ -95,7 +94,7 @@ class Members(Sequence[Member]):
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self._members)
 
-    def spare(self, error: MemberError) -> bool:
+    def spare(self, error: EnsembleError) -> bool:
         """Whether the method goes on without the member at fault; from then on it takes no part.
 
         Only for methods that lose less in going on themselves than in being run again over the others.
@@ -148,7 +147,8 @@ class Method(ABC, Generic[O]):
     naming: ClassVar[tuple[str, ...]] = ()
     """Options that name a member and can be left out."""
     fixed: ClassVar[tuple[str, ...]] = ()
-    """Options that the configuration alone sets; requests that bring them are refused."""
+    """Options that the configuration alone sets; requests that bring other values are refused. Regular expressions are
+    such: matching a hostile one takes for ever, and a driver answers nobody meanwhile."""
     joint: ClassVar[bool] = True
     """All members take part in every answer. Else a few do, chosen for each: the others may be out of service, or have
     too short a context for it."""

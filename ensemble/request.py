@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from ensemble.errors import BadRequest
+from ensemble.errors import BadRequest, BudgetExceeded
 
 FinishReason = Literal["stop", "length"]
 Role = Literal["system", "user", "assistant"]
 Exhausted = Literal["error", "partial"]
+MOST_MONEY = Decimal(10) ** 15
+"""The largest budget of money."""
 Happening = Literal["dropped", "rejoined", "recovered", "hedged", "excluded", "exhausted"]
 
 
@@ -87,6 +89,10 @@ class Budget:
     so far is the answer, marked as such. ``None``: as the ensemble says, else ``error``."""
 
     def __post_init__(self) -> None:
+        if self.cost is not None:
+            # Decimals know numbers that cannot be subtracted from one another.
+            countable = self.cost.is_finite() and self.cost <= MOST_MONEY
+            _require(countable, "budget.cost", f"must be above 0 and at most {MOST_MONEY:g}")
         for name in ("calls", "tokens", "cost", "seconds"):
             limit = getattr(self, name)
             _require(limit is None or limit > 0, f"budget.{name}", "must be above 0")
@@ -109,6 +115,27 @@ class Budget:
             waited=max(self.waited, other.waited),
             exhausted=self.exhausted or other.exhausted,
         )
+
+    def after(self, spent: Usage, seconds: float) -> Budget:
+        """What is left when so much was spent in so many seconds.
+
+        >>> Budget(tokens=10, seconds=3).after(Usage(completion_tokens=4), 1.0).tokens
+        6
+
+        Raises:
+            BudgetExceeded: nothing is left of one of its amounts.
+        """
+        used = {"calls": spent.calls, "tokens": spent.total_tokens, "cost": spent.cost}
+        used["seconds"] = self.waited + seconds
+        limits = {name: limit for name in used if (limit := getattr(self, name)) is not None}
+        for name, limit in limits.items():
+            if used[name] >= limit:
+                raise self.exceeded(name)
+        return replace(self, waited=0.0, **{name: limit - used[name] for name, limit in limits.items()})
+
+    def exceeded(self, name: str) -> BudgetExceeded:
+        """The error that says that this amount is used up."""
+        return BudgetExceeded(f"the budget of {getattr(self, name)} {name} is used up", param=f"budget.{name}")
 
 
 @dataclass(frozen=True, slots=True)

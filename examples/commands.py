@@ -1,4 +1,4 @@
-"""What the examples share: ``ensemble`` commands, run as they would be typed."""
+"""What the examples share: ``ensemble`` commands, run as they would be typed, and a port to serve on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def run(*command: str) -> None:
 
 
 def free_port() -> int:
+    """A TCP port that nobody listens on."""
     with socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import click
 import pyarrow.parquet as parquet
 import ray
+from commands import free_port
 from openai import OpenAI
 from rich.console import Console
 from rich.table import Table
@@ -94,13 +94,6 @@ def served(configuration: Configuration) -> Iterator[str]:
     with running(configuration, port=free_port(), progress=progress) as url:
         console.print(f"  {time.monotonic() - started:4.0f} s  everything is served at {url}/v1")
         yield url
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def heading(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a job's model runs: an application that is served already, or one that is served for the job.
+"""Where the models of jobs run: an application that is served already, or one that is served for the jobs.
 
 What is served is compared with the configuration by what its replicas were made from, so a name alone is not trusted.
 """
@@ -6,7 +6,7 @@ What is served is compared with the configuration by what its replicas were made
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,18 +23,13 @@ from jobs.asking import Target
 
 @contextmanager
 def serving(
-    configuration: Configuration,
-    model: str,
-    address: str | None,
-    progress: local.Progress | None = None,
-    also: Iterable[str] = (),
-) -> Iterator[Target]:
-    """The model of the configuration, ready to be asked; what was not there before is gone afterwards.
+    configuration: Configuration, names: Sequence[str], address: str | None, progress: local.Progress | None = None
+) -> Iterator[Mapping[str, Target]]:
+    """Where models and ensembles of the configuration are asked, by name; what was not there before is gone afterwards.
 
     On a cluster of its own it serves what is asked, and no more: the rest of the file may need what this job makes.
 
     Args:
-        also: further models and ensembles that will be asked here.
         address: of a running Ray cluster (``auto``: the one on this machine); ``None`` takes the one that this
             process is connected to, or starts one.
 
@@ -43,26 +38,26 @@ def serving(
     """
     connected = ray.is_initialized()
     shared = address is not None or connected
-    target = Target(configuration.name, _deployment(configuration, model), model)
+    targets = {name: Target(configuration.name, _deployment(configuration, name), name) for name in names}
     with ExitStack() as stack:
         if shared and not connected:
             local.attach(configuration, address)
             stack.callback(ray.shutdown)
-        if not (shared and _served(configuration, target.deployment)):
+        if not (shared and _served(configuration, [target.deployment for target in targets.values()])):
             where = (address or "auto") if shared else None
             # The journal of feedback is the service's, which may be running elsewhere; one process alone may write it.
             own = configuration.model_copy(update={"feedback": None})
-            own = own if shared else own.only([model, *also])
+            own = own if shared else own.only(names)
             stack.enter_context(local.running(own, address=where, port=_free_port(), progress=progress))
-        yield target
+        yield targets
 
 
 def _deployment(configuration: Configuration, name: str) -> str:
     return f"ensemble-{name}" if name in configuration.ensembles else f"model-{configuration.bases[name]}"
 
 
-def _served(configuration: Configuration, deployment: str) -> bool:
-    """Whether the deployment, and everything it asks, is served as configured."""
+def _served(configuration: Configuration, deployments: Sequence[str]) -> bool:
+    """Whether the deployments, and everything they ask, are served as configured."""
     applications = serve.status().applications
     if configuration.name not in applications:
         if applications:
@@ -70,7 +65,7 @@ def _served(configuration: Configuration, deployment: str) -> bool:
             raise ConfigurationError(f"the cluster serves {names}; it has no room for application {configuration.name}")
         return False
     wanted, found = _wanted(configuration), _found(configuration.name)
-    if differing := [name for name in _reached(wanted, deployment) if wanted[name] != found.get(name)]:
+    if differing := [name for name in _reached(wanted, deployments) if wanted[name] != found.get(name)]:
         raise ConfigurationError(
             f"the cluster serves application {configuration.name} with another {', '.join(differing)} "
             "than the file says; change the name in the file, or serve the file first"
@@ -117,8 +112,8 @@ def _inside(value: Any, visit: Any) -> Any:
     return value
 
 
-def _reached(made: Mapping[str, Any], deployment: str) -> list[str]:
-    """The deployment and all that it has handles of."""
+def _reached(made: Mapping[str, Any], deployments: Sequence[str]) -> list[str]:
+    """The deployments and all that they have handles of."""
     reached: list[str] = []
 
     def visit(value: Any) -> Any:
@@ -127,7 +122,7 @@ def _reached(made: Mapping[str, Any], deployment: str) -> list[str]:
             visit(made[value])
         return _inside(value, visit)
 
-    visit(_Named(deployment))
+    visit([_Named(deployment) for deployment in deployments])
     return reached
 
 

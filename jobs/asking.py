@@ -1,7 +1,7 @@
 """Rows to answers: the worker that Ray Data keeps, and what it writes down of one row.
 
-A row's place among those under way is given up only when its record is on disk, so after a crash no more rows are
-asked again than may be under way.
+A row's place among those under way at its model is given up only when its record is on disk, so after a crash no more
+rows are asked again than may be under way.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,7 +30,8 @@ from jobs.job import Job, Kind
 from jobs.journal import Record
 
 _FIRST_WAIT = 0.5
-"""Seconds before the second attempt at a row; doubled for each further one."""
+"""Seconds before the second attempt; doubled for each further one."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,60 +44,73 @@ class Target:
     """What is asked there."""
 
 
+class Asked(NamedTuple):
+    """A job, and where its rows are asked."""
+
+    job: Job
+    target: Target
+
+
 class Journal(Protocol):
-    """What a worker needs of the recorder."""
+    """What a worker needs of the recorders; a job is known by its position."""
 
-    async def missing(self, rows: list[int]) -> list[int]: ...
+    async def missing(self, job: int, rows: list[int]) -> list[int]: ...
 
-    async def append(self, record: Record) -> None: ...
+    async def append(self, job: int, record: Record) -> None: ...
 
 
 class Worker:
-    """Asks the rows of one batch after another, never more than ``concurrency`` at a time over all batches."""
+    """Asks the rows of one batch after another, never more than ``concurrency`` at a time of one model, over all
+    batches."""
 
-    def __init__(self, recorder: Any, target: Target, job: Job, concurrency: int, attempts: int) -> None:
+    def __init__(self, recorders: Any, asked: Sequence[Asked], concurrency: int, attempts: int) -> None:
         """
         Args:
-            recorder: handle of the recorder's actor.
+            recorders: handle of the recorders' actor.
         """
-        self._journal: Journal = _Remote(recorder)
-        self._target = target
-        self._job = job
+        self._journal: Journal = _Remote(recorders)
+        self._asked = asked
         self._attempts = attempts
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(concurrency))
         self._connecting = asyncio.Lock()
-        self._member: Member | None = None
+        self._members: dict[str, Member] = {}
         self._lost: Exception | None = None
 
     async def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[int]]:
-        """One batch; its rows are in the journal when this returns.
+        """One batch; its rows are in the journals when this returns.
 
         Args:
-            batch: ``row``, ``value`` and ``problem``, one of each for every row.
+            batch: ``job``, ``row``, ``value`` and ``problem``, one of each for every row.
         """
-        member = await self._connected()
-        rows = [int(row) for row in batch["row"]]
-        cells = dict(zip(rows, map(Cell, batch["value"].tolist(), batch["problem"].tolist()), strict=True))
-        missing = await self._journal.missing(rows)
-        await together(self._row(member, row, cells[row]) for row in missing)
+        cells = defaultdict[int, dict[int, Cell]](dict)
+        columns = (batch[name].tolist() for name in ("job", "row", "value", "problem"))
+        for job, row, value, problem in zip(*columns, strict=True):
+            cells[job][row] = Cell(value, problem)
+        missing = [(job, row) for job, rows in cells.items() for row in await self._journal.missing(job, list(rows))]
+        for job in {job for job, _ in missing}:
+            await self._connect(self._asked[job].target)
+        # In the order of the batch, as that is what goes round the models.
+        missing.sort(key=lambda place: place[1])
+        await together(self._row(job, row, cells[job][row]) for job, row in missing)
         return {"rows": [len(missing)]}
 
-    async def _connected(self) -> Member:
+    async def _connect(self, target: Target) -> None:
         from ray import serve
 
         async with self._connecting:
-            if self._member is None:
-                handle = serve.get_deployment_handle(self._target.deployment, self._target.application)
-                self._member = await RemoteMember.connect(self._target.name, handle)
-            return self._member
+            if target.name not in self._members:
+                handle = serve.get_deployment_handle(target.deployment, target.application)
+                self._members[target.name] = await RemoteMember.connect(target.name, handle)
 
-    async def _row(self, member: Member, row: int, cell: Cell) -> None:
-        async with self._places:
+    async def _row(self, job: int, row: int, cell: Cell) -> None:
+        asked = self._asked[job]
+        async with self._places[asked.target.name]:
             if self._lost is not None:
                 raise self._lost
-            record = await answered(member, self._job, cell, attempts=self._attempts)
+            member = self._members[asked.target.name]
+            record = await answered(member, asked.job, cell, attempts=self._attempts)
             try:
-                await self._journal.append({"row": row, **record})
+                await self._journal.append(job, {"row": row, **record})
             except Exception as error:
                 # Nothing more is asked: it could not be kept either.
                 self._lost = error
@@ -103,17 +118,17 @@ class Worker:
 
 
 class _Remote:
-    """The recorder's actor as a journal."""
+    """The recorders' actor as a journal."""
 
-    def __init__(self, recorder: Any) -> None:
-        self._recorder = recorder
+    def __init__(self, recorders: Any) -> None:
+        self._recorders = recorders
 
-    async def missing(self, rows: list[int]) -> list[int]:
-        missing: list[int] = await self._recorder.missing.remote(rows)
+    async def missing(self, job: int, rows: list[int]) -> list[int]:
+        missing: list[int] = await self._recorders.missing.remote(job, rows)
         return missing
 
-    async def append(self, record: Record) -> None:
-        await self._recorder.append.remote(record)
+    async def append(self, job: int, record: Record) -> None:
+        await self._recorders.append.remote(job, record)
 
 
 async def answered(member: Member, job: Job, cell: Cell, *, attempts: int) -> Record:
@@ -139,16 +154,29 @@ async def tried(member: Member, asked: Request, events: list[Event], attempts: i
     Args:
         events: what was spent is added to them, by failed attempts as well.
     """
+
+    async def once() -> Completion:
+        written: list[Event] = []
+        # Its own id: members may not take a second attempt for the first come twice.
+        async with aclosing(member.generate(replace(asked, id=uuid.uuid4().hex))) as stream:  # type: ignore[type-var]
+            async for event in stream:
+                (events if isinstance(event, Spent) else written).append(event)
+        return collect(written).choices[0]
+
+    return await again(once, attempts)
+
+
+async def again(once: Callable[[], Awaitable[T]], attempts: int) -> T:
+    """What the work gives, done again after errors that a retry may help, with longer and longer waits between.
+
+    Raises:
+        EnsembleError: of the last attempt.
+    """
     for attempt in range(attempts):
         if attempt:
             await asyncio.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
-        written: list[Event] = []
         try:
-            # Its own id: members may not take a second attempt for the first come twice.
-            async with aclosing(member.generate(replace(asked, id=uuid.uuid4().hex))) as stream:  # type: ignore[type-var]
-                async for event in stream:
-                    (events if isinstance(event, Spent) else written).append(event)
-            return collect(written).choices[0]
+            return await once()
         except EnsembleError as error:
             if not error.retryable or attempt == attempts - 1:
                 raise

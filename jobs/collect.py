@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=float, help="Smallest set of tokens whose mass reaches it is kept.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the first sample; each further one has the next.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="Answers end before this; repeatable.")
-@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(min=1), help="Under way at most.")
+@click.option(
+    "--concurrency", default=8, show_default=True, type=click.IntRange(min=1), help="Under way at each member."
+)
 @click.option("--attempts", default=6, show_default=True, type=click.IntRange(min=1), help="Of a question at most.")
 @click.option("--address", metavar="ADDRESS", help="Ray cluster; `auto` finds one here. Omitted: one is started.")
 def collect(file: Path, **given: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -49,20 +49,32 @@ def import_(file: Path, **given: Any) -> None:
     of are told. Exit status 2 if FILE is refused.
     """
     try:
-        found, notes = run(file, given)
+        found, notes, through = run(file, given)
     except BadRequest as error:
         raise Refused(error.message) from error
     for note in notes:
         click.echo(note, err=True)
     counts = f"{len(found)} queries, {len(found.names)} members, {found.cells.num_rows} outcomes"
     click.echo(f"{counts} in {given['output']}")
+    if through:
+        click.echo(f"feedback up to number {through}; tell `ensemble fit` so with --feedback {through}")
 
 
-def run(file: Path, given: Mapping[str, Any]) -> tuple[Outcomes, list[str]]:
-    """The table that was written, and what the user should know.
+class Imported(NamedTuple):
+    """What became of a table."""
+
+    table: Outcomes
+    notes: list[str]
+    """What the user should know."""
+    through: int
+    """Number of the journal's last piece of feedback; 0: the file is no journal, or an empty one."""
+
+
+def run(file: Path, given: Mapping[str, Any]) -> Imported:
+    """Make the table and write it.
 
     Raises:
-        BadRequest: the file or an option cannot be used.
+        BadRequest: the file or an option cannot be used, or there is no outcome.
     """
     from ensemble.outcomes.table import Outcomes, read
     from jobs.collecting import mapping
@@ -70,30 +82,32 @@ def run(file: Path, given: Mapping[str, Any]) -> tuple[Outcomes, list[str]]:
     output: Path = given["output"]
     if output.exists() and not given["append"] and not (output.is_dir() and not any(output.iterdir())):
         raise BadRequest(f"{output} is there already; give --append to add to it, or another name", param="output")
-    table, notes = _opened(file, given)
+    table, notes, through = _opened(file, given)
     long, left_out = mapping.mapped(table, _meaning(given))
     if left_out:
         notes.append(f"left out: {', '.join(left_out)}")
     if given["repeats"] == "samples" or given["feedback"]:
         long = mapping.numbered(long)
     found = Outcomes.of(long, where=str(file))
+    if not found.cells.num_rows:
+        raise BadRequest(f"{file} holds no outcomes", param="input")
     found = found.join(members=_prices(given["price"], found), features=_features(given["features"]))
     if given["append"] and output.exists():
         found = read(output).append(found)
     found.write(output)
-    return found, notes
+    return Imported(found, notes, through)
 
 
-def _opened(file: Path, given: Mapping[str, Any]) -> tuple[pa.Table, list[str]]:
+def _opened(file: Path, given: Mapping[str, Any]) -> tuple[pa.Table, list[str], int]:
     from jobs.collecting import feedback, foreign
 
     if not given["feedback"]:
-        return foreign.rows(file), []
+        return foreign.rows(file), [], 0
     if given["wide"]:
         raise BadRequest("a feedback journal is not wide; leave --wide out", param="wide")
     journal = feedback.read(file)
-    notes = [f"left out: {journal.others} records that are no outcomes"] if journal.others else []
-    return journal.table, notes
+    notes = [f"left out: {journal.preferences} preferences"] if journal.preferences else []
+    return journal.table, notes, journal.through
 
 
 def _meaning(given: Mapping[str, Any]) -> Any:

@@ -1,14 +1,14 @@
-"""The one process that writes a job's journal, and the one authority on which rows are finished.
+"""The one process that writes the journals of jobs, and the one authority on which rows are finished.
 
-It runs on the machine of the output folder, so that no other machine of the cluster need see that folder. A lock on
-the folder keeps what a killed run left behind from writing beside its successor.
+It runs on the machine of the output folders, so that no other machine of the cluster need see them. A lock on
+each folder keeps what a killed run left behind from writing beside its successor.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,8 +34,17 @@ class Counts:
     """Of those, rows that an earlier run had finished."""
 
 
+def total(parts: Iterable[Counts]) -> Counts:
+    """Of several jobs together.
+
+    >>> total([Counts(3, 2, 1), Counts(5, 5, 0, 4)])
+    Counts(rows=8, done=7, failed=1, resumed=4)
+    """
+    return Counts(*(sum(numbers) for numbers in zip(*map(astuple, [Counts(0, 0, 0), *parts]), strict=True)))
+
+
 class Recorder:
-    """Ray makes an asynchronous actor of it."""
+    """Of one job."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         """
@@ -117,3 +126,34 @@ class Recorder:
         """Let go of the folder; nothing may be appended any more."""
         self._writer.close()
         self._lock.release()
+
+
+class Recorders:
+    """Those of several jobs, by their positions. Ray makes an asynchronous actor of it."""
+
+    def __init__(self, journals: Sequence[tuple[Path, int]]) -> None:
+        """
+        Args:
+            journals: folder and number of rows of each job.
+
+        Raises:
+            ConfigurationError: another recorder writes to a folder and does not go away.
+        """
+        self._of = [Recorder(folder, rows) for folder, rows in journals]
+
+    async def missing(self, job: int, rows: Sequence[int]) -> list[int]:
+        """Rows of a job that are not finished."""
+        return await self._of[job].missing(rows)
+
+    async def append(self, job: int, record: Record) -> None:
+        """Returns when the record is on disk; see ``Recorder.append``."""
+        await self._of[job].append(record)
+
+    async def counts(self) -> Counts:
+        """Of all jobs together."""
+        return total([await recorder.counts() for recorder in self._of])
+
+    async def close(self) -> None:
+        """Let go of the folders; nothing may be appended any more."""
+        for recorder in self._of:
+            await recorder.close()

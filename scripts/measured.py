@@ -1,8 +1,10 @@
 """Collects what was measured of methods into docs/methods/measured.json, for their pages.
 
     python examples/token_level.py --questions 100 --samples 3
+    ensemble evaluate examples/demo.yaml out/token_level/test.jsonl …
     python benchmarks/efficiency.py --methods gac unite … > even.log
-    python scripts/measured.py out/token_level/report --efficiency even.log draft.log && make methods
+    python scripts/measured.py --token-level out/token_level/report --demo out/demo/report --efficiency even.log
+    make methods
 
 Each ensemble is compared with the best of its own members, chosen on the development part; of several ensembles of one
 method the first in the configuration counts. Methods of which nothing is given keep their figures.
@@ -24,23 +26,30 @@ import yaml
 from jobs.evaluation.statistics import compared
 
 ROOT = Path(__file__).parents[1]
-CONFIGURATION = ROOT / "examples" / "token_level.yaml"
 MEASURED = ROOT / "docs" / "methods" / "measured.json"
 WHY = {
     "r2r": "the small member is sure of some of the carries that it forgets, so that its entropy stays below the limit",
 }
 """Why a method loses, where it does."""
-PAIRS = {"even": "two random-weight models of one size", "draft": "a small and a larger random-weight model that agree"}
-COMMAND = "python examples/token_level.py; benchmarks/efficiency.py"
+MODELS = {"even": "two random-weight models of one size", "draft": "a small and a larger model"}
+"""What efficiency was measured on, by the benchmark's name for the pair."""
+COMMANDS = {
+    "token_level": "python examples/token_level.py --questions 100 --samples 3",
+    "demo": "ensemble evaluate examples/demo.yaml out/token_level/test.jsonl --output out/demo/report "
+    "--members adder,words,pairs,mixed --ensembles zoo-forest,zoo-best,zoo-search "
+    "--grade last-line --task task --samples 1 --max-tokens 64",
+}
+"""What makes a report, by the name of the configuration in ``examples/``; the first makes the questions of both."""
 
 Right = Mapping[tuple[str, str], npt.NDArray[np.bool_]]
 """By part of the questions and system, in the order of the questions."""
 
 
-def quality(right: Right, ensembles: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def quality(report: Path, configuration: str) -> dict[str, dict[str, Any]]:
     """Figures by method."""
     found: dict[str, dict[str, Any]] = {}
-    for name, ensemble in ensembles.items():
+    right = answers(report)
+    for name, ensemble in ensembles(configuration).items():
         method, members = ensemble["method"], ensemble["members"]
         if method in found or ("test", name) not in right:
             continue
@@ -54,9 +63,15 @@ def quality(right: Right, ensembles: Mapping[str, Any]) -> dict[str, dict[str, A
             "best": best,
             "best_accuracy": round(float(other.mean()), 3),
             "interval": [round(100 * against.low, 1), round(100 * against.high, 1)],
+            "command": COMMANDS[configuration],
         }
         found[method] = figures | ({"why": WHY[method]} if against.high < 0 else {})
     return found
+
+
+def ensembles(configuration: str) -> Mapping[str, Any]:
+    written = (ROOT / "examples" / f"{configuration}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(written)["ensembles"])
 
 
 def answers(report: Path) -> Right:
@@ -77,28 +92,25 @@ def efficiency(logs: Sequence[Path]) -> dict[str, dict[str, Any]]:
         for method in told[counts[0]]:
             if method not in ("alone", "beside") and method not in found:
                 ratio = {count: told[count][method]["of_beside"] for count in counts}
-                models = (
-                    "two random-weight models of one size" if told["pair"] == "even" else "a small and a larger model"
-                )
-                found[method] = {"on": f"{models}, {told['cpus']} cores", "ratio": ratio}
+                command = f"python benchmarks/efficiency.py --pair {told['pair']} --methods {method} --concurrency 1 8"
+                on = f"{MODELS[told['pair']]}, {told['cpus']} cores"
+                found[method] = {"on": on, "ratio": ratio, "command": command}
     return found
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("report", type=Path)
-    arguments.add_argument("--efficiency", type=Path, nargs="*", default=[])
-    given = arguments.parse_args()
-    measured: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text())
-    ensembles = yaml.safe_load(CONFIGURATION.read_text())["ensembles"]
-    for part, figures in (
-        ("quality", quality(answers(given.report), ensembles)),
-        ("efficiency", efficiency(given.efficiency)),
-    ):
-        for method, own in figures.items():
-            measured.setdefault(method, {"command": "python examples/token_level.py; benchmarks/efficiency.py"})[
-                part
-            ] = own
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--token-level", type=Path, help="folder of a report on examples/token_level.yaml")
+    parser.add_argument("--demo", type=Path, help="folder of a report on examples/demo.yaml")
+    parser.add_argument("--efficiency", type=Path, nargs="*", default=[], help="outputs of benchmarks/efficiency.py")
+    given = parser.parse_args()
+    measured: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text(encoding="utf-8"))
+    for configuration in COMMANDS:
+        if (report := getattr(given, configuration)) is not None:
+            for method, figures in quality(report, configuration).items():
+                measured.setdefault(method, {})["quality"] = figures
+    for method, figures in efficiency(given.efficiency).items():
+        measured.setdefault(method, {})["efficiency"] = figures
     MEASURED.write_text(json.dumps(dict(sorted(measured.items())), indent=2) + "\n", encoding="utf-8")
 
 

@@ -38,7 +38,9 @@ def described(docstring: str) -> Described:
 
 
 def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """With a capital letter, unless the first word has capitals of its own, as names such as vLLM have."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first == first.lower() else text
 
 
 def options(method: type[Method[Any]]) -> Iterator[Sequence[str]]:

@@ -57,6 +57,8 @@ class Quality(Part):
     """95 % interval of the difference to the best member, in points."""
     why: str = ""
     """Why it loses; must be there where it does."""
+    command: str
+    """What measures it anew."""
 
     @model_validator(mode="after")
     def _explained(self) -> Self:
@@ -82,15 +84,29 @@ class Efficiency(Part):
     """Members and machine."""
     ratio: dict[int, float]
     """By requests at a time."""
+    command: str
+    """What measures it anew."""
 
     @property
     def told(self) -> str:
-        return ", ".join(f"{ratio:.2f} at {concurrent}" for concurrent, ratio in sorted(self.ratio.items()))
+        # Halves are rounded up, as people do: 0.825 is a little less in binary.
+        rounded = {concurrent: ratio + 1e-9 for concurrent, ratio in sorted(self.ratio.items())}
+        return ", ".join(f"{ratio:.2f} at {concurrent}" for concurrent, ratio in rounded.items())
 
 
 class Measured(Part):
-    """Figures of one method, and the command that makes them anew."""
+    """Figures of one method, one kind of them at least."""
 
     quality: Quality | None = None
     efficiency: Efficiency | None = None
-    command: str
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.quality is None and self.efficiency is None:
+            raise ValueError("where nothing was measured nothing is told: leave the method out")
+        return self
+
+    @property
+    def commands(self) -> list[str]:
+        """What measures all of it anew."""
+        return [figures.command for figures in (self.quality, self.efficiency) if figures is not None]

@@ -12,6 +12,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ def page(source: Source) -> str:
         *([_trained(facts)] if facts.trained else []),
         f"## Configuration\n\n```yaml\n{facts.example.strip()}\n```",
         f"## Options\n\n{rows(('option', 'means', 'default', 'cap'), list(options(method)))}",
-        *([_measured(measured)] if measured else []),
+        *([_measured(measured)] if measured else [_compared()] if f"| {method.name} |" in _routers() else []),
         *([f"## Notes\n\n{facts.notes.strip()}"] if facts.notes else []),
         *([f"## Departures from the paper\n\n{told.departures}"] if told.departures else []),
     ]
@@ -100,7 +101,17 @@ def _measured(measured: Measured) -> str:
         parts.append(f"Against the best member, in points: **{quality.verdict}**. {capital(quality.why)}".strip())
     if (efficiency := measured.efficiency) is not None:
         parts.append(f"Efficiency ({efficiency.on}): {efficiency.told} requests at a time.")
-    return "\n\n".join([*parts, f"```sh\n{measured.command}\n```"])
+    commands = "\n".join(measured.commands)
+    return "\n\n".join([*parts, f"```sh\n{commands}\n```"])
+
+
+def _compared() -> str:
+    return "## Measured\n\nBeside all other routers, on public tables of real models: [routers](../routers.md#figures)."
+
+
+@cache
+def _routers() -> str:
+    return (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
 
 
 def overview(known: Mapping[str, Source]) -> str:

@@ -8,8 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,20 +19,9 @@ from ensemble.before.routing.method import Routing
 from ensemble.method import methods
 from jobs.fit import METHODS
 from jobs.fit import fit as fit_command
+from tests.documents import ROOT, read, script
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    """A module of ``scripts/``, which is no package: its modules find one another as a program's do."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
 pages, facts, classes = (script(f"method_{name}") for name in ("pages", "facts", "classes"))
 KNOWN = pages.sources()
 FITTED = [name for name, source in KNOWN.items() if source.facts.trained]
@@ -45,6 +32,7 @@ LOST: dict[str, Any] = {
     "best": "a",
     "best_accuracy": 0.75,
     "interval": [-38.0, -12.0],
+    "command": "make figures",
 }
 
 
@@ -101,6 +89,23 @@ def test_all_caps_are_told(name: str) -> None:
     assert told == {option: f"`{cap:g}`" for option, cap in KNOWN[name].method.caps.items()}
 
 
+def test_the_table_of_performance_has_the_same_figures() -> None:
+    _, _, section = read("docs/performance.md").partition("### Every token-level method")
+    rows = re.findall(r"^\|[^|]*\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \|", section.partition("\n###")[0], re.MULTILINE)
+    measured = {name: source.measured.efficiency for name, source in KNOWN.items() if source.measured}
+    assert {name: f"{one} at 1, {eight} at 8" for name, one, eight in rows} == {
+        name: efficiency.told for name, efficiency in measured.items() if efficiency
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if KNOWN[name].measured])
+def test_the_commands_that_measure_are_programs_that_know_the_method(name: str) -> None:
+    for line in KNOWN[name].measured.commands:
+        program, first, *options = shlex.split(line)
+        assert program == "ensemble" or (program == "python" and (ROOT / first).is_file())
+        assert "--methods" not in options or name in options
+
+
 def test_the_methods_that_are_fitted_say_so() -> None:
     need = {name for name, cls in methods().items() if issubclass(cls, Routing) and cls.fitted}
     assert set(METHODS) | need <= set(FITTED)
@@ -145,24 +150,28 @@ def test_a_docstring_is_taken_apart() -> None:
 
 def test_a_page_has_no_figure_that_nobody_measured() -> None:
     assert "## Measured" not in page("gac", measured=None)
+    assert "## Measured" not in page("llm_router")
+
+
+def test_routers_lead_to_where_they_are_compared() -> None:
+    assert "(../routers.md#figures)" in page("knn_router")
 
 
 def test_a_page_tells_figures_with_their_command() -> None:
     figures = {
         "quality": {**LOST, "accuracy": 0.96, "best_accuracy": 0.52, "interval": [38, 50]},
-        "efficiency": {"on": "two cores", "ratio": {"8": 1.02, "1": 0.88}},
-        "command": "make figures",
+        "efficiency": {"on": "two cores", "ratio": {"8": 1.02, "1": 0.885}, "command": "make efficiency"},
     }
     text = page("gac", measured=facts.Measured.model_validate(figures))
     assert "**wins by 44.0 [+38.0, +50.0]**" in text
-    assert "0.88 at 1, 1.02 at 8" in text and "```sh\nmake figures\n```" in text
+    assert "0.89 at 1, 1.02 at 8" in text and "```sh\nmake figures\nmake efficiency\n```" in text
 
 
 def test_a_method_that_loses_says_why() -> None:
     with pytest.raises(ValidationError, match="needs `why`"):
         facts.Quality.model_validate(LOST)
     lost = facts.Quality.model_validate({**LOST, "why": "b is wrong with confidence."})
-    text = page("gac", measured=facts.Measured(quality=lost, command="x"))
+    text = page("gac", measured=facts.Measured(quality=lost))
     assert "**loses by 25.0 [-38.0, -12.0]**. B is wrong with confidence." in text
 
 
@@ -170,7 +179,7 @@ def test_an_interval_around_nothing_is_a_tie() -> None:
     assert facts.Quality.model_validate({**LOST, "interval": [-3, 2]}).verdict == "tie [-3.0, +2.0]"
 
 
-@pytest.mark.parametrize("wrong", [{"qualty": {}, "command": "x"}, {"quality": None}])
+@pytest.mark.parametrize("wrong", [{"qualty": {}}, {"quality": None}, {}])
 def test_figures_that_nobody_can_read_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         facts.Measured.model_validate(wrong)

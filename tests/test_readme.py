@@ -11,10 +11,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import yaml
 
@@ -22,37 +23,10 @@ from cluster.cli import main
 from cluster.config import ZOO, load
 from cluster.plan import plan
 from ensemble.method import methods
+from tests.documents import ROOT, Block, blocks, read
 
 if TYPE_CHECKING:
     from tests.conftest import Service
-
-ROOT = Path(__file__).parents[1]
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block."""
-
-    language: str
-    code: str
-    printed: str | None = None
-    """What the ``text`` block right after it says that it prints."""
-
-    @property
-    def title(self) -> str:
-        return self.code.lstrip('"').split("\n", 1)[0][:40]
-
-
-def blocks(document: str, *languages: str) -> list[Block]:
-    """A document's blocks in some languages, in order."""
-    found = [(match[1], match[2]) for match in _BLOCK.finditer((ROOT / document).read_text(encoding="utf-8"))]
-    after = [*found[1:], ("", "")]
-    return [
-        Block(language, code, printed if kind == "text" else None)
-        for (language, code), (kind, printed) in zip(found, after, strict=True)
-        if language in languages
-    ]
 
 
 def printed_by(block: Block, folder: Path, environment: Mapping[str, str] | None = None) -> str:
@@ -63,14 +37,14 @@ def printed_by(block: Block, folder: Path, environment: Mapping[str, str] | None
     # Commands of this environment, wherever the tests were started from.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {**os.environ, "PATH": path, **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=variables, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 PYTHON = blocks("README.md", "python")
 SHELL = blocks("README.md", "bash")
-PLUG_IN, TRIAL, ENGINE = blocks("CONTRIBUTING.md", "python")
+PLUG_IN, TRIAL, ROUTER, ENGINE = blocks("CONTRIBUTING.md", "python")
 OURS = {name: method for name, method in methods().items() if method.__module__.startswith("ensemble.")}
 
 
@@ -78,6 +52,22 @@ OURS = {name: method for name, method in methods().items() if method.__module__.
 def test_python_examples_print_what_the_readme_says(block: Block, service: Service, tmp_path: Path) -> None:
     assert block.printed is not None
     assert printed_by(block, tmp_path, {"URL": service.url}) == block.printed
+
+
+@pytest.mark.parametrize("document", ["docs/outcomes.md", "ensemble/zoo/README.md"])
+def test_python_examples_elsewhere_run_too(document: str, tmp_path: Path) -> None:
+    for block in blocks(document, "python"):
+        assert block.printed is not None
+        assert printed_by(block, tmp_path) == block.printed
+
+
+@pytest.mark.slow
+def test_the_batch_job_in_the_documents_answers(tmp_path: Path) -> None:
+    """On a cluster of its own."""
+    (block,) = blocks("docs/batch.md", "python")
+    (tmp_path / "questions.jsonl").write_text('{"question": "47+38="}\n', encoding="utf-8")
+    printed_by(block, tmp_path)
+    assert parquet.read_table(tmp_path / "answers")["text"].to_pylist() == ["85"]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +80,8 @@ def test_shell_examples_answer(block: Block, expected: str, service: Service, tm
 
 
 def test_the_configuration_resolves_to_what_its_comments_say() -> None:
-    (block,) = blocks("README.md", "yaml")
-    resolved = plan(load(block.code))
+    _, first = blocks("README.md", "yaml")
+    resolved = plan(load(first.code))
     assert {d.name: d.replicas for d in resolved.deployments} == {
         "adder": 1,
         "words": 2,
@@ -104,7 +94,7 @@ def test_the_configuration_resolves_to_what_its_comments_say() -> None:
 @pytest.mark.parametrize("document", ["README.md", "docs/methods/README.md"])
 def test_tables_of_methods_are_complete(document: str) -> None:
     row = r"^\| [`\[]+(\w+)[`\]].*?\| ([\w/]+) \|.*?\]\(https://(?:arxiv\.org/abs/)?([^)]+)\)"
-    rows = re.findall(row, _text(document), re.MULTILINE)
+    rows = re.findall(row, read(document), re.MULTILINE)
     assert {name: (stage, paper) for name, stage, paper in rows} == {
         name: (method.stage.value, method.paper) for name, method in OURS.items()
     }
@@ -112,25 +102,14 @@ def test_tables_of_methods_are_complete(document: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_each_option_is_explained(name: str) -> None:
-    _, _, text = _text(f"docs/methods/{name}.md").partition("\n## Options\n")
+    _, _, text = read(f"docs/methods/{name}.md").partition("\n## Options\n")
     explained = set(re.findall(r"`(\w+)`", text))
     assert set(OURS[name].Options.model_fields) <= explained
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    listed = set(re.findall(r"^\| `ensemble (\w+)", _text("README.md"), re.MULTILINE))
+    listed = set(re.findall(r"^\| `ensemble (\w+)", read("README.md"), re.MULTILINE))
     assert listed == {*main.list_commands(None), "batch"}  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
-)
-def test_links_and_named_files_are_there(document: str) -> None:
-    folder = (ROOT / document).parent
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", _text(document))
-    named = re.findall(r"`((?:ensemble|deployments|cluster|docs|examples)/[\w./]+\.\w+)`", _text(document))
-    missing = [link for link in links if not (folder / link).exists()]
-    assert missing + [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_the_demo_serves_the_zoo_as_it_is_packaged() -> None:
@@ -140,23 +119,38 @@ def test_the_demo_serves_the_zoo_as_it_is_packaged() -> None:
 
 
 @pytest.fixture
-def plug_in(tmp_path: Path) -> Path:
-    """A folder that holds the method of CONTRIBUTING.md as an installed distribution."""
-    (entry_point,) = blocks("CONTRIBUTING.md", "toml")
-    name = re.search(r'^(\w+) = "', entry_point.code, re.MULTILINE)
-    assert name is not None
-    (tmp_path / f"{name[1]}.py").write_text(PLUG_IN.code)
-    about = tmp_path / f"{name[1]}-1.dist-info"
+def plug_ins(tmp_path: Path) -> Path:
+    """A folder that holds the methods of CONTRIBUTING.md as an installed distribution."""
+    (entry_points,) = blocks("CONTRIBUTING.md", "toml")
+    names = re.findall(r'^(\w+) = "', entry_points.code, re.MULTILINE)
+    for name, block in zip(names, (PLUG_IN, ROUTER), strict=True):
+        (tmp_path / f"{name}.py").write_text(block.code)
+    about = tmp_path / "plug_ins-1.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name[1]}\nVersion: 1\n")
-    (about / "entry_points.txt").write_text(f"[ray_ensemble.methods]\n{name[1]} = {name[1]}\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plug_ins\nVersion: 1\n")
+    entries = "".join(f"{name} = {name}\n" for name in names)
+    (about / "entry_points.txt").write_text(f"[ray_ensemble.methods]\n{entries}")
     return tmp_path
 
 
-def test_the_method_to_copy_is_found_as_a_plug_in_and_works(plug_in: Path) -> None:
-    assert printed_by(TRIAL, plug_in, {"PYTHONPATH": str(plug_in)}) == TRIAL.printed
-    listed = printed_by(Block("bash", "ensemble methods --json"), plug_in, {"PYTHONPATH": str(plug_in)})
-    assert "first_wins" in {method["name"] for method in json.loads(listed)}
+def test_the_methods_to_copy_are_found_as_plug_ins(plug_ins: Path) -> None:
+    assert printed_by(TRIAL, plug_ins, {"PYTHONPATH": str(plug_ins)}) == TRIAL.printed
+    listed = printed_by(Block("bash", "ensemble methods --json"), plug_ins, {"PYTHONPATH": str(plug_ins)})
+    assert {"first_wins", "steady"} <= {method["name"] for method in json.loads(listed)}
+
+
+def test_the_router_to_copy_is_fitted(plug_ins: Path) -> None:
+    questions = [f"{kind} {number}" for number in range(20) for kind in ("sum of", "capital of")]
+    knows, costs = {"adder": "sum", "words": "capital"}, {"adder": 0.001, "words": 0.003}
+    rows = [
+        {"query_id": q, "text": q, "member": name, "quality": float(q.startswith(knows[name])), "cost": costs[name]}
+        for q in questions
+        for name in knows
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), plug_ins / "outcomes.parquet")
+    fit, _ = blocks("CONTRIBUTING.md", "sh")[0].code.splitlines()
+    told = printed_by(Block("bash", fit), plug_ins, {"PYTHONPATH": str(plug_ins)})
+    assert "method: steady" in told and (plug_ins / "fitted" / "steady" / "manifest.json").is_file()
 
 
 def test_the_engine_test_to_copy_passes(tmp_path: Path) -> None:
@@ -165,7 +159,3 @@ def test_the_engine_test_to_copy_passes(tmp_path: Path) -> None:
         Block("bash", f"python -m pytest -c {ROOT}/pyproject.toml -p no:cacheprovider {tmp_path}"), tmp_path
     )
     assert " passed" in told and "failed" not in told
-
-
-def _text(document: str) -> str:
-    return (ROOT / document).read_text(encoding="utf-8")

@@ -6,6 +6,8 @@ Knows HTTP (as ASGI), nothing of what is read or sent.
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -21,18 +23,39 @@ from ensemble.errors import BadRequest, BodyTooLarge
 T = TypeVar("T")
 
 
-async def json_object(http: Request, limit: int) -> dict[str, Any]:
+class UnreadableBody(BadRequest):
+    status = 415
+    code = "unreadable_body"
+
+
+class SlowBody(BadRequest):
+    status = 408
+    code = "body_timeout"
+
+
+async def json_object(http: Request, limit: int, seconds: float) -> dict[str, Any]:
     """The body as a JSON object.
 
     Args:
         limit: bytes that the body may have; of a larger one no more than this is read.
+        seconds: that it may take to come.
 
     Raises:
         BodyTooLarge: the body, or what its Content-Length announces, is larger.
-        BadRequest: it is not UTF-8, not JSON, or not an object.
+        SlowBody: it is not all there in time.
+        UnreadableBody: it is compressed.
+        BadRequest: it is not UTF-8, not JSON, not an object, or says something twice.
     """
+    if http.headers.get("content-encoding", "identity") != "identity":
+        raise UnreadableBody("the body is compressed; send it as it is, without content-encoding")
     try:
-        parsed = from_json((await _body(http, limit)).decode(), allow_inf_nan=False)
+        async with asyncio.timeout(seconds):
+            text = (await _body(http, limit)).decode()
+        parsed = from_json(text, allow_inf_nan=False)
+        # Which of two values counts is a matter of the parser. This one does not mind depth, so it comes second.
+        json.loads(text, object_pairs_hook=_told_once)
+    except TimeoutError as error:
+        raise SlowBody(f"the body was not all there within {seconds:g} seconds") from error
     except UnicodeDecodeError as error:
         raise BadRequest("the body is not UTF-8") from error
     except ValueError as error:
@@ -40,6 +63,15 @@ async def json_object(http: Request, limit: int) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise BadRequest("the body is not a JSON object")
     return parsed
+
+
+def _told_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = Counter(field for field, _ in pairs)
+        twice = str(next(field for field, count in counts.items() if count > 1))[:64]
+        raise BadRequest(f"{twice} is given more than once in one object", param=twice)
+    return fields
 
 
 async def _body(http: Request, limit: int) -> bytes:
@@ -82,7 +114,7 @@ async def _departure(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events; their source is closed as soon as the client leaves."""
+    """Server-sent events, one at least; their source is closed as soon as the client leaves."""
 
     media_type = "text/event-stream"
 
@@ -96,8 +128,11 @@ class EventStream(Response):
             await while_connected(receive, self._sent(send))
 
     async def _sent(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._items) as items:  # type: ignore[type-var]
+            # Only what has begun closes what it reads from: a client may leave before it has taken the headers.
+            first = await anext(items)
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
             async for item in items:
                 await send({"type": "http.response.body", "body": item, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

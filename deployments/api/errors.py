@@ -105,7 +105,10 @@ def _named(scope: Scope) -> str:
 
 def response(error: EnsembleError, usage: Mapping[str, Usage] | None = None) -> Response:
     """The reply that tells an error: its body, its status, when to come again, and what was spent by model."""
-    headers = {"retry-after": str(math.ceil(error.retry_after or 1))} if error.retryable else {}
+    # OpenAI's clients try again whatever is 409, 429 or 5xx, unless this header says otherwise.
+    headers = {"x-should-retry": str(error.retryable).lower()}
+    if error.retryable:
+        headers["retry-after"] = str(math.ceil(error.retry_after or 1))
     if isinstance(error, Draining):
         headers["connection"] = "close"
     return JSONResponse(error_object(error, usage or {}), error.status, headers)

@@ -21,9 +21,10 @@ class FeedbackBody(Wire):
     model: str
     """The ensemble that has answered, or is to learn."""
     id: Name | None = None
-    """Of the answer; of a request with several prompts, the first one's. Either this or ``question``."""
+    """Of the answer. Either this or ``question``."""
     choice: Annotated[int, Field(ge=0)] = 0
-    """Which of the answer's choices. Omitted: the first."""
+    """Which of the answer's choices, by its ``index``; of several prompts they are numbered through. Omitted: the
+    first."""
     question: Annotated[str, Field(min_length=1)] | None = None
     """The text that was asked. Either this or ``id``."""
     member: Name | None = None

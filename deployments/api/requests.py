@@ -6,6 +6,7 @@ value at which they mean nothing. Values that are refused are never repeated in 
 
 from __future__ import annotations
 
+import uuid
 from abc import abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
@@ -15,10 +16,13 @@ from pydantic import BeforeValidator, Field, FiniteFloat
 from pydantic_core import PydanticCustomError
 
 from deployments.api.wire import Wire
+from deployments.given import prompt_id
 from ensemble.errors import BadRequest
 from ensemble.request import Budget, Exhausted, Message, Request, Role, Sampling
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+_MOST_TURNS = 4096
+"""Messages of a conversation, and parts of a message. Whoever sends more holds up all others while it is read."""
 
 NEVER_OFFERED: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -56,7 +60,7 @@ class Turn(Wire):
         "tool_calls": ([],),
     }
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], BeforeValidator(_as_parts)]
+    content: Annotated[list[TextPart], Field(max_length=_MOST_TURNS, fail_fast=True), BeforeValidator(_as_parts)]
     """A string or text parts, which are joined as they are."""
 
     def message(self) -> Message:
@@ -67,6 +71,7 @@ class Turn(Wire):
 class StreamOptions(Wire):
     """How a stream is sent."""
 
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {"include_obfuscation": (False,)}
     include_usage: bool | None = None
     """Send usage in one more chunk at the end."""
 
@@ -126,6 +131,11 @@ class Body(Wire):
         """Whether a stream ends with its usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for, over all prompts."""
+        return self._prompts * (self.n or 1)
+
     def requests(self) -> list[Request]:
         """What is asked of the model: one request, or one for each prompt.
 
@@ -137,7 +147,9 @@ class Body(Wire):
         shared: dict[str, Any] = {"n": self.n or 1, "options": self.ensemble or {}, "sampling": self._sampling()}
         if self.budget is not None:
             shared["budget"] = self.budget.budget()
-        return [Request(**shared, **subject) for subject in self._subjects()]
+        id, n = uuid.uuid4().hex, self.n or 1
+        subjects = enumerate(self._subjects())
+        return [Request(id=prompt_id(id, place * n), **shared, **subject) for place, subject in subjects]
 
     def _sampling(self) -> Sampling:
         given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "seed")}
@@ -147,6 +159,10 @@ class Body(Wire):
             logprobs=self._alternatives(),
             **{name: value for name, value in given.items() if value is not None},
         )
+
+    @property
+    @abstractmethod
+    def _prompts(self) -> int: ...
 
     @abstractmethod
     def _longest(self) -> int | None: ...
@@ -178,13 +194,17 @@ class ChatBody(Body):
         "verbosity": (),
         "web_search_options": (),
     }
-    messages: list[Turn]
+    messages: Annotated[list[Turn], Field(max_length=_MOST_TURNS, fail_fast=True)]
     """The conversation. If the last message is the assistant's, the answer goes on after it."""
     max_completion_tokens: Count | None = None
     """OpenAI's newer name for ``max_tokens``."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Only with ``logprobs``."""
+
+    @property
+    def _prompts(self) -> int:
+        return 1
 
     def _longest(self) -> int | None:
         given = {limit for limit in (self.max_tokens, self.max_completion_tokens) if limit is not None}
@@ -229,6 +249,10 @@ class CompletionBody(Body):
     """A string or several; the choices of the first come first."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Report log-probabilities, with this many alternatives for each token."""
+
+    @property
+    def _prompts(self) -> int:
+        return len(self.prompt)
 
     def _longest(self) -> int | None:
         return 16 if self.max_tokens is None else self.max_tokens

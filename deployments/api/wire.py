@@ -5,6 +5,7 @@ Knows nothing of what the fields mean.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -39,7 +40,9 @@ class Wire(BaseModel):
                 "unknown_field", "is unknown; known here: {allowed}", {"field": field, "allowed": allowed}
             )
         if value is not None and value not in cls.not_offered[field]:
-            raise PydanticCustomError("not_offered", "is not offered by this server", {"field": field})
+            allowed = ", ".join(map(json.dumps, (None, *cls.not_offered[field])))
+            rule = "is not offered by this server; leave it out, or send what means nothing: {allowed}"
+            raise PydanticCustomError("not_offered", rule, {"field": field, "allowed": allowed})
 
 
 def parse(kind: type[W], fields: Mapping[str, Any]) -> W:
@@ -60,6 +63,7 @@ def _refusal(error: ValidationError) -> BadRequest:
     field = problem.get("ctx", {}).get("field")
     location = (*problem["loc"], field) if field is not None else problem["loc"]
     path = ".".join(str(part)[:64] for part in location)
-    rule = problem["msg"].replace("Input should be", "must be")
+    rule = problem["msg"].replace("Input should be", "must be").replace("List should have", "must have")
+    rule = rule.replace(" after validation", "")
     message = f"{path} is required" if problem["type"] == "missing" else f"{path} {rule}"
     return (UnknownOption if problem["type"] == "unknown_field" else BadRequest)(message, param=path)

@@ -89,18 +89,58 @@ def load(
         dtype: of the weights in memory; ``auto``: as they are stored.
 
     Raises:
-        ConfigurationError: the folder holds no causal language model in safetensors with a fast tokenizer.
+        ConfigurationError: the folder holds no causal language model in safetensors with a fast tokenizer, or not all
+            of its weights.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, use_safetensors=True
+    tokenizer = load_tokenizer(directory)
+    with _readable(directory, "a model"):
+        # Never a question on the terminal whether code that comes with the model may run: it may not.
+        model, found = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"cannot load a model from {directory}: {error}") from error
+    if missing := sorted(found["missing_keys"]):
+        # They would be made up.
+        listed = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ConfigurationError(f"{directory} lacks {len(missing)} weights of a {type(model).__name__}: {listed}")
+    return model.to(device).eval(), tokenizer
+
+
+def load_config(directory: Path) -> Any:
+    """The configuration of the text model in a resolved folder.
+
+    Raises:
+        ConfigurationError: transformers knows no such model.
+    """
+    with _readable(directory, "a model"):
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False).get_text_config()
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a resolved folder.
+
+    Raises:
+        ConfigurationError: there is none, or no fast one.
+    """
+    with _readable(directory, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ConfigurationError(f"{directory} has no tokenizer.json; only fast tokenizers are supported")
-    return model.to(device).eval(), tokenizer
+    return tokenizer
+
+
+@contextmanager
+def _readable(directory: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # files of strangers: their libraries raise whatever comes
+        raise ConfigurationError(f"cannot load {what} from {directory}: {error}") from error
 
 
 # Where files lie

@@ -5,53 +5,58 @@ Knows models and devices; knows no session, no question and no event loop.
 
 from __future__ import annotations
 
-import logging
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from deployments.engines.attention import Attention
 from deployments.engines.batch import Batch, Row, assemble
 from deployments.engines.heads import Heads, Read
+from deployments.engines.probing import check, probe_ids
 from deployments.engines.slots import SlotCache
 from deployments.engines.work import Logits
-from ensemble.errors import ConfigurationError
 from ensemble.member import Floats
-
-log = logging.getLogger(__name__)
-
-_ATTENTION = {"full_attention", "sliding_attention"}
 
 
 class Abandoned(Exception):
     """The pass was given up. What its rows were to write into the cache counts as not written."""
 
 
+class Broken(Exception):
+    """The device has failed, and computes nothing more in this process."""
+
+
 class Forward:
     """A loaded model with its cache."""
 
-    def __init__(self, model: Any, slots: int, heads: Heads | None = None) -> None:
+    def __init__(self, model: Any, slots: int, heads: Heads | None = None, longest: int | None = None) -> None:
         """
         Args:
             model: a decoder-only ``PreTrainedModel`` in evaluation mode.
             slots: sequences held in the cache at once.
             heads: resident at the model.
+            longest: tokens of a sequence at most; ``None``: not known.
 
         Raises:
-            ConfigurationError: the model keeps a state that is no key-value cache.
+            ConfigurationError: the model keeps a state that is no key-value cache, or does not compute in parts what it
+                computes at once.
         """
         self._model = model.eval()
         self._config = model.config.get_text_config()
         self._device = model.device
         self.heads = (heads or Heads()).to(self._device)
-        self._layers, self._window = _attention_of(self._config)
-        self.cache = SlotCache(slots)
+        self._attention = Attention.of(model)
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.cache = SlotCache(slots, longest)
         self._abandoned = False
+        self._short_head = False
+        check(model, slots, self._tried)
+        self._short_head = self._head_alone_is_enough()
         for layer in _layers_of(model, self._config.num_hidden_layers):
             layer.register_forward_pre_hook(self._go_on)
-        self._short_head = False
-        self._short_head = self._head_alone_is_enough()
 
     @property
     def on_gpu(self) -> bool:
@@ -84,20 +89,30 @@ class Forward:
 
         Args:
             reads: for each row what a head reads at the first place that is wanted; empty: nothing.
+
+        Raises:
+            Abandoned: it was given up.
+            Broken: no pass will be computed any more.
         """
-        batch = assemble(rows, self.cache.slots, distances=self._window is not None)
+        try:
+            return self._computed(rows, topk, hidden, reads)
+        except torch.AcceleratorError as error:
+            raise Broken(f"the device failed: {error}") from error
+
+    def _computed(self, rows: Sequence[Row], topk: int, hidden: bool, reads: Sequence[Read | None]) -> list[Logits]:
+        batch = self._assembled(rows)
         ends = np.cumsum([len(row.wanted) for row in rows])
         parts = [slice(end - len(row.wanted), end) for end, row in zip(ends, rows, strict=True)]
         with torch.inference_mode():
             logits, states = self._logits(batch)
             logprobs = torch.log_softmax(logits.float(), dim=-1)
-            top = logprobs.topk(min(max(topk, 1), logprobs.shape[-1]), dim=-1).indices if len(logprobs) else logprobs
+            top = logprobs.topk(min(max(topk, 1), logprobs.shape[-1]), dim=-1).indices.to(torch.int32)
             outcomes = self._outcomes(reads, parts, logits, logprobs, states)
-        table, top_ids = logprobs.cpu().numpy(), top.cpu().numpy().astype(np.int32)
-        vectors = states.float().cpu().numpy() if hidden else None
+            vectors = states.float() if hidden else states[:, :0]
+            top_ids, vectors, *tables = _fetched([top, vectors, *(logprobs[part] for part in parts)])
         return [
-            Logits(table[p], top_ids[p], vectors[p] if vectors is not None else None, o)
-            for p, o in zip(parts, outcomes, strict=True)
+            Logits(table, top_ids[part], vectors[part] if hidden else None, read)
+            for table, part, read in zip(tables, parts, outcomes, strict=True)
         ]
 
     def _outcomes(
@@ -125,60 +140,63 @@ class Forward:
         if self._short_head:
             states = self._model.base_model(**inputs).last_hidden_state[wanted[:, 0], wanted[:, 1]]
             return self._model.get_output_embeddings()(states), states
-        outputs = self._model(**inputs, output_hidden_states=True)
-        places = wanted[:, 0], wanted[:, 1]
-        return outputs.logits[places], outputs.hidden_states[-1][places]
+        # A chunk of prefill wants no logits; of all its tokens they would take as long as many layers.
+        columns = np.unique(batch.wanted[:, 1]) if self._keeps else np.arange(batch.ids.shape[1])
+        kept = {"logits_to_keep": self._tensor(columns)} if self._keeps else {}
+        outputs = self._model(**inputs, **kept, output_hidden_states=True)
+        places = self._tensor(np.searchsorted(columns, batch.wanted[:, 1]))
+        return outputs.logits[wanted[:, 0], places], outputs.hidden_states[-1][wanted[:, 0], wanted[:, 1]]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         self.cache.place(self._tensor(batch.slots), self._tensor(batch.columns), batch.rows.tolist(), batch.width)
         return {
             "input_ids": self._tensor(batch.ids),
             "position_ids": self._tensor(batch.positions),
-            "attention_mask": self._mask(batch),
+            "attention_mask": self._attention.masks(batch, self._tensor),
             "past_key_values": self.cache,
             "use_cache": True,
         }
 
-    def _mask(self, batch: Batch) -> Any:
-        masks = {"full_attention": self._tensor(batch.visible)[:, None]}
-        if batch.distances is not None and self._window is not None:
-            near = self._tensor(batch.distances < self._window)[:, None]
-            masks["sliding_attention"] = masks["full_attention"] & near
-        if self._layers is None:
-            return masks.get("sliding_attention", masks["full_attention"])
-        return {kind: masks[kind] for kind in self._layers}
+    def _assembled(self, rows: Sequence[Row]) -> Batch:
+        return assemble(rows, self.cache.slots, distances=self._attention.window is not None)
 
     def _tensor(self, array: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
+    def _tried(self, rows: Sequence[Row]) -> Floats:
+        """Logits of the places that rows want, while the model is being tried."""
+        with torch.inference_mode():
+            return np.asarray(self._logits(self._assembled(rows))[0].float().cpu().numpy())
+
     def _head_alone_is_enough(self) -> bool:
         """Whether logits are the head applied to the base model's output; some models scale or cap them after it."""
-        probe = Row(0, 0, [0, 1], None, [0, 1])
-        with torch.inference_mode():
-            batch = assemble([probe], self.cache.slots, distances=self._window is not None)
-            whole = self._logits(batch)[0]
-            self._short_head = True
-            short = self._logits(batch)[0]
-        self._short_head = False
-        return bool(torch.allclose(whole.float(), short.float(), atol=1e-4, rtol=1e-4))
+        # All places are wanted, so that both heads multiply matrices of one shape, and round alike.
+        probe = Row(0, 0, (ids := probe_ids(self._model)), None, range(len(ids)))
+        whole = self._tried([probe])
+        self._short_head = True
+        try:
+            short = self._tried([probe])
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            return False  # a base model of another kind: its outputs are found through the whole one
+        finally:
+            self._short_head = False
+        return bool(np.allclose(whole, short, atol=1e-4, rtol=1e-4))
+
+
+def _fetched(tensors: Sequence[torch.Tensor]) -> list[Any]:
+    """Arrays of tensors of one device; from a GPU each in a block of its own, which what is kept of it keeps alive."""
+    device = tensors[0].device
+    if device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    # Through pinned memory, several times as fast as without, and waited for once.
+    blocks = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
+    for block, tensor in zip(blocks, tensors, strict=True):
+        block.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(device).synchronize()
+    return [block.numpy() for block in blocks]
 
 
 def _layers_of(model: Any, count: int) -> Sequence[torch.nn.Module]:
     """The layers that a pass goes through one after another; none where the model has another shape."""
     lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count)
     return list(next(lists, ()))
-
-
-def _attention_of(config: Any) -> tuple[set[str] | None, int | None]:
-    """Kinds of layers, where the model takes a mask for each kind, and the sliding window, if there is one."""
-    kinds = set(getattr(config, "layer_types", None) or ())
-    foreign = kinds - _ATTENTION
-    if foreign or getattr(config, "is_encoder_decoder", False):
-        what = ", ".join(sorted(foreign)) or "an encoder"
-        raise ConfigurationError(
-            f"{config.model_type} has {what}; the transformers engine serves decoder-only attention"
-        )
-    window = getattr(config, "sliding_window", None)
-    if kinds:
-        return (kinds, window) if "sliding_attention" in kinds else (None, None)
-    return None, window if getattr(config, "use_sliding_window", True) else None

@@ -79,5 +79,5 @@ async def engine_over(loaded: Loaded, settings: ModelSettings) -> TransformersEn
         settings.price,
         heads=heads.cards,
     )
-    forward = await asyncio.to_thread(Forward, model, settings.slots, heads)
+    forward = await asyncio.to_thread(Forward, model, settings.slots, heads, card.context_length)
     return TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)

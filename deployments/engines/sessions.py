@@ -18,12 +18,15 @@ from deployments.engines.engine import Engine
 from deployments.engines.settings import Limits
 from ensemble.concurrency import merge
 from ensemble.continuation import Continuation
-from ensemble.errors import EnsembleError, MemberLost, Overloaded, QueueFull
-from ensemble.member import Card, Exchange, Payload, Reply, SyncText
+from ensemble.errors import BadRequest, EnsembleError, MemberLost, Overloaded, QueueFull
+from ensemble.member import Card, Edit, Exchange, Payload, Reply, SyncText
 from ensemble.request import Event, Request, Spent, Usage
 from ensemble.vocabulary import Tokeniser
 
 log = logging.getLogger(__name__)
+
+_LONG = 4096
+"""Characters from which text is tokenised in a thread: some milliseconds, for which all sessions would stand still."""
 
 
 class Prompts(Protocol):
@@ -86,19 +89,23 @@ class SessionEngine(Engine, Generic[S]):
     async def open(self, session: str, request: Request) -> None:
         if session in self._sessions:
             return
-        if len(self._sessions) >= self._limits.sessions:
-            raise Overloaded(f"{self.card.name} has {len(self._sessions)} open sessions", member=self.card.name)
-        self._sessions[session] = self._opened(session, self._continuation(request))
-        self._billed += Usage(calls=1)
+        self._require_room()
+        continuation = await self._begun(request)
+        if session not in self._sessions:
+            self._require_room()
+            self._sessions[session] = self._opened(session, continuation)
+            self._billed += Usage(calls=1)
 
     async def exchange(self, session: str, exchange: Exchange) -> Reply:
         opened = self._session(session)
         async with opened.turn:
             opened.touched = time.monotonic()
-            if opened.answered is not None and opened.answered[0] == exchange.version:
-                return opened.answered[1]
-            if self._sessions.get(session) is not opened:
-                raise MemberLost("the session was closed", member=self.card.name)
+            last, reply = opened.answered or (0, None)
+            if reply is not None and exchange.version == last:
+                return reply
+            if exchange.version < last:
+                raise BadRequest(f"message {exchange.version} comes after message {last}", member=self.card.name)
+            self._require_open(session, opened)
             reply = await self._carried_out(opened, exchange)
             opened.answered = (exchange.version, reply)
             opened.touched = time.monotonic()
@@ -108,7 +115,7 @@ class SessionEngine(Engine, Generic[S]):
         began = time.perf_counter()
         before = copy(opened.continuation)
         try:
-            opened.continuation.apply(exchange.edit)
+            await self._edited(opened.continuation, exchange.edit)
             payload = await self._answered(opened, exchange)
         except BaseException as error:
             # What was not answered was not done: the same message may come again.
@@ -123,8 +130,13 @@ class SessionEngine(Engine, Generic[S]):
 
     async def fork(self, session: str, fork: str) -> None:
         parent = self._session(session)
-        if fork not in self._sessions:
-            self._sessions[fork] = self._forked(parent, fork)
+        # What is under way may yet fail, and then was never done; a fork must not go on from it.
+        async with parent.turn:
+            self._require_open(session, parent)
+            parent.touched = time.monotonic()
+            if fork not in self._sessions:
+                self._require_room()
+                self._sessions[fork] = self._forked(parent, fork)
 
     async def close(self, session: str) -> None:
         opened = self._sessions.pop(session, None)
@@ -132,14 +144,17 @@ class SessionEngine(Engine, Generic[S]):
             self._closed(session, opened)
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
-        return [self._tokeniser.encode(text) for text in texts]
+        def encoded() -> list[list[int]]:
+            return [self._tokeniser.encode(text) for text in texts]
+
+        return await asyncio.to_thread(encoded) if sum(map(len, texts)) > _LONG else encoded()
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         if self._requests >= self._limits.requests:
             raise QueueFull(f"{self.card.name} has {self._requests} requests to answer already", member=self.card.name)
-        prompt = self._continuation(request)
         self._requests += 1
         try:
+            prompt = await self._begun(request)
             self._billed += Usage(calls=1)
             yield Spent(self.card.name, Usage(calls=1))
             prefilled = asyncio.Event()
@@ -167,11 +182,41 @@ class SessionEngine(Engine, Generic[S]):
             raise MemberLost(f"{self.card.name} has no session {session}", member=self.card.name)
         return self._sessions[session]
 
+    def _require_open(self, session: str, opened: S) -> None:
+        if self._sessions.get(session) is not opened:
+            raise MemberLost("the session was closed", member=self.card.name)
+
+    def _require_room(self) -> None:
+        if len(self._sessions) >= self._limits.sessions:
+            raise Overloaded(f"{self.card.name} has {len(self._sessions)} open sessions", member=self.card.name)
+
+    async def _begun(self, request: Request) -> Continuation:
+        """What a request begins with; from long texts in a thread.
+
+        Raises:
+            BadRequest: its prompt has a token that the model does not know.
+            ContextTooLong: it leaves no room.
+        """
+        if len(request.partial) + sum(map(len, _texts(request))) <= _LONG:
+            return self._continuation(request)
+        return await asyncio.to_thread(self._continuation, request)
+
     def _continuation(self, request: Request) -> Continuation:
-        continuation = Continuation(self._prompts(request), self._tokeniser, self.card.context_length)
+        prompt, size = self._prompts(request), self.vocabulary.size
+        if max(prompt, default=0) >= size:
+            # On a GPU a single one would end the engine.
+            rule = f"the prompt has the token {max(prompt)} of the tokenizer; {self.card.name} knows {size} tokens only"
+            raise BadRequest(rule, param="messages", member=self.card.name)
+        continuation = Continuation(prompt, self._tokeniser, self.card.context_length)
         if request.partial:
             continuation.apply(SyncText(request.partial.encode()))
         return continuation
+
+    async def _edited(self, continuation: Continuation, edit: Edit | None) -> None:
+        if isinstance(edit, SyncText) and len(edit.text) > _LONG:
+            await asyncio.to_thread(continuation.apply, edit)
+        else:
+            continuation.apply(edit)
 
     async def _reap(self) -> None:
         """Close sessions whose driver is gone."""
@@ -182,3 +227,7 @@ class SessionEngine(Engine, Generic[S]):
                 if opened.touched < oldest and not opened.turn.locked():
                     log.warning("%s: session %s was idle too long and is closed", self.card.name, key)
                     await self.close(key)
+
+
+def _texts(request: Request) -> list[str]:
+    return [message.content for message in request.messages] if request.prompt is None else [request.prompt]

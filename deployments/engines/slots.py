@@ -28,9 +28,16 @@ class SlotCache(Cache):  # type: ignore[misc]
     to the first ``width`` columns of its slot under an explicit mask. One spare slot takes the padding.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, longest: int | None = None) -> None:
+        """
+        Args:
+            longest: columns that a sequence needs at most, trees not counted; ``None``: not known.
+        """
         super().__init__(layers=[])
         self.slots = slots
+        self._longest = longest
+        self._copies: list[tuple[int, int, int]] = []
+        """(source, target, columns) of copies that the next pass begins with."""
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
         self._capacity = 0
@@ -47,6 +54,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         consecutive = all(right == left + 1 for left, right in pairwise(rows))
         # A slice is a view, an index is a copy of every key of every row: decoding in neighbouring slots stays cheap.
         self._rows: Any = slice(rows[0], rows[-1] + 1) if consecutive else torch.tensor(rows, device=slots.device)
+        self._copy()
         self._grow(width)
 
     def update(
@@ -54,18 +62,18 @@ class SlotCache(Cache):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write [B, heads, T, size] states; returns [B, heads, width, size] of every row's slot."""
         if layer_idx == len(self._keys):
-            self._keys.append(self._empty(key_states))
-            self._values.append(self._empty(value_states))
+            self._keys.append(self._empty(key_states, self._capacity))
+            self._values.append(self._empty(value_states, self._capacity))
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         keys[self._slots, :, self._columns] = key_states.transpose(1, 2)
         values[self._slots, :, self._columns] = value_states.transpose(1, 2)
         return keys[self._rows, :, : self._width], values[self._rows, :, : self._width]
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Fill the first columns of a slot from another."""
-        with torch.inference_mode():
-            for layer in (*self._keys, *self._values):
-                layer[target, :, :length] = layer[source, :, :length]
+        """Fill the first columns of a slot from another, before the next pass writes anything."""
+        # A long prefix is a gigabyte to move, which is nothing for the event loop that hands out slots. What is in a
+        # slot changes in passes alone, so that the copies of one plan, in their order, are as good as done.
+        self._copies.append((source, target, length))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
@@ -78,18 +86,28 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Memory held."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
 
-    def _empty(self, states: torch.Tensor) -> torch.Tensor:
+    def _copy(self) -> None:
+        while self._copies:
+            source, target, length = self._copies[0]
+            for layer in (*self._keys, *self._values):
+                layer[target, :, :length] = layer[source, :, :length]
+            del self._copies[0]
+
+    def _empty(self, states: torch.Tensor, capacity: int) -> torch.Tensor:
         _, heads, _, size = states.shape
-        return states.new_zeros((self.slots + 1, heads, self._capacity, size))
+        return states.new_zeros((self.slots + 1, heads, capacity, size))
 
     def _grow(self, width: int) -> None:
         if width <= self._capacity:
             return
-        self._capacity = max(width, 2 * self._capacity, 64)
+        capacity = max(width, min(max(2 * self._capacity, 64), self._longest or 2**62))
         for layers in (self._keys, self._values):
             for i, old in enumerate(layers):
-                layers[i] = self._empty(old)
-                layers[i][:, :, : old.shape[2]] = old
+                if old.shape[2] < capacity:
+                    layers[i] = self._empty(old, capacity)
+                    layers[i][:, :, : old.shape[2]] = old
+        # Last: where memory ends on the way, all layers still have at least what is promised.
+        self._capacity = capacity
 
 
 @dataclass(slots=True)

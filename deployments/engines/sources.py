@@ -15,7 +15,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PathSource(_Part):
@@ -33,9 +33,9 @@ class HubSource(_Part):
     hub: str
     """``organisation/name``."""
     revision: str | None = None
-    """Branch, tag or commit; omitted: the newest version."""
+    """Branch, tag or commit. Omitted: the newest version."""
     file: str | None = None
-    """A GGUF file of the repository; omitted: the repository's safetensors."""
+    """A GGUF file of the repository. Omitted: the repository's safetensors."""
     sha256: Sha256 | None = None
     """Of ``file``; checked at every start. Omitted: not checked."""
 
@@ -61,7 +61,7 @@ class ZooSource(_Part):
     """A member of the miniature zoo that ships with the package."""
 
     zoo: str
-    """Its name; see ``ensemble.zoo.MEMBERS``."""
+    """Its name: adder, words, mixed, pairs, pupil or leaky."""
 
 
 class RandomModel(_Part):
@@ -73,13 +73,14 @@ class RandomModel(_Part):
     """Fields of the architecture's configuration. Omitted: 2 layers of width 64 with 4 heads, 2,048 positions, and a
     vocabulary of the 256 bytes and one end token (id 256)."""
     seed: int = 0
-    """Equal seeds are equal weights."""
+    """Equal seeds are equal weights. Omitted: 0."""
 
 
 class RandomSource(_Part):
     """A model with random weights."""
 
     random: RandomModel
+    """Its shape."""
 
 
 def _kind(value: Any) -> str | None:

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from ensemble.errors import BadRequest
+from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.request import Message, Request
 from ensemble.vocabulary import Tokeniser
 
@@ -48,7 +48,10 @@ class Prompts:
         self._tokenizer = tokenizer
         self._tokeniser = tokeniser
         self._backend = _untruncated(tokenizer)
-        self._template = tokenizer.chat_template or DEFAULT_TEMPLATE
+        own = template_of(tokenizer)
+        self._template = own or DEFAULT_TEMPLATE
+        self._begins = own is None
+        """Whether prompts begin with the beginning-of-text token, which a model's own template writes itself."""
         self._beginning = _beginning(self._backend)
         self._special = special_tokens(tokenizer)
 
@@ -80,7 +83,7 @@ class Prompts:
         """
         masks = self._masks("".join(message.content for message in messages))
         text = self._rendered([replace(m, content=_masked(m.content, masks)) for m in messages])
-        if not self._tokenizer.chat_template:
+        if self._begins:
             return [*self._beginning, *self._unmasked(text, masks)]
         return self._or_beginning(self._unmasked(text, masks))
 
@@ -111,7 +114,8 @@ class Prompts:
         try:
             return render(self._tokenizer, messages, self._template)
         except BadRequest:
-            if all(message.role != "system" for message in messages):
+            roles = {message.role for message in messages}
+            if not {"system", "user"} <= roles:
                 raise
         return render(self._tokenizer, _folded(messages), self._template)
 
@@ -137,6 +141,23 @@ def render(
     return str(text)
 
 
+def template_of(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """The tokenizer's chat template; of several, which some models have for tools and documents, the plain one.
+
+    Raises:
+        ConfigurationError: there are several, and none is called ``default``.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if "default" not in template:
+            names = ", ".join(sorted(template)) or "none"
+            raise ConfigurationError(
+                f"the tokenizer's chat templates are {names}, and none is called default; set chat_template"
+            )
+        template = template["default"]
+    return str(template) if template else None
+
+
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
     """Every special token's text, longest first."""
     added = tokenizer.added_tokens_decoder.values()
@@ -149,12 +170,12 @@ def end_of_turn(tokenizer: PreTrainedTokenizerFast) -> int | None:
 
     Found by looking: the template is asked to write a finished turn.
     """
-    if not tokenizer.chat_template:
+    if (template := template_of(tokenizer)) is None:
         return None
     mark = "Understood"
     try:
         turns = (Message("user", "Hello"), Message("assistant", mark))
-        text = render(tokenizer, turns, tokenizer.chat_template, answer_next=False)
+        text = render(tokenizer, turns, template, answer_next=False)
     except BadRequest:
         return None
     after = text.rpartition(mark)[2].lstrip()

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.engines.batch import Row
-from deployments.engines.forward import Abandoned, Forward
+from deployments.engines.forward import Abandoned, Broken, Forward
 from deployments.engines.gathering import Gathering
 from deployments.engines.guess import worthwhile
 from deployments.engines.sessions import Prompts, SessionEngine
@@ -159,17 +159,21 @@ class TransformersEngine(SessionEngine[State]):
 
     async def shut(self) -> None:
         await cancel([self._running, self._reaping])
-        self._thread.shutdown(wait=True)
+        # The pass under way ends first, which may take seconds.
+        await asyncio.to_thread(self._thread.shutdown)
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         if not run.cancelled() and run.exception() is not None:
             log.error("%s: the engine's loop ended", self.card.name, exc_info=run.exception())
         for work in list(self._queue):
-            work.fail(MemberLost(f"{self.card.name} is shut down", member=self.card.name))
+            work.fail(self._gone())
+
+    def _gone(self) -> MemberLost:
+        return MemberLost(f"the engine of {self.card.name} has ended", member=self.card.name)
 
     def _submit(self, work: Work) -> None:
         if not self.alive:
-            raise MemberLost(f"{self.card.name} is shut down", member=self.card.name)
+            raise self._gone()
         self._queue.append(work)
         self._gathering.asked(work.state.key)
         self._wake.set()
@@ -261,7 +265,8 @@ class TransformersEngine(SessionEngine[State]):
             slot = self._table.acquire(work.state.key, stem, busy, self._tick)
             row = row_for(work, stem, slot, left) if slot is not None else None
             if slot is not None and row is not None:
-                left -= len(row.ids) - 1
+                # A large tree takes all that is left of the chunk, and no turn from those who only decode.
+                left = max(0, left - len(row.ids) + 1)
                 planned.append((work, slot, row))
         return sorted(planned, key=lambda item: item[1].index)
 
@@ -287,17 +292,22 @@ class TransformersEngine(SessionEngine[State]):
         """One pass, taken in by every work."""
         works = [work for work, _, _ in batch]
         topk, hidden, reads = max(work.topk for work in works), any(w.hidden for w in works), [w.read for w in works]
+        for _, slot, row in batch:
+            # Written over from here on: a pass that does not come to its end leaves neither the old nor the new.
+            del slot.ids[row.start :]
         try:
             logits = self._forward([row for _, _, row in batch], topk, hidden, reads)
         except Abandoned:
             return
+        except Broken:
+            raise
         except Exception as error:
             for work in works:
                 self._failed(work, error)
             return
         for (work, slot, row), own in zip(batch, logits, strict=True):
             computed = len(row.ids) - (len(work.tree()[0]) if row.wanted else 0)
-            slot.ids = [*slot.ids[: row.start], *row.ids[:computed]]
+            slot.ids += row.ids[:computed]
             self._tokens += 0 if self._ahead else len(row.ids)
             try:
                 if row.wanted:

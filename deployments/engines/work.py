@@ -18,7 +18,7 @@ from deployments.engines.guess import Guess
 from deployments.engines.heads import Heads, Read
 from ensemble.continuation import Continuation
 from ensemble.distributions import likeliest
-from ensemble.errors import BadAnswer
+from ensemble.errors import BadAnswer, ContextTooLong
 from ensemble.member import (
     Distribution,
     Ending,
@@ -221,6 +221,8 @@ class ScoreWork(Work):
         super().__init__(state)
         self.topk, self._full = question.topk, question.full
         self._continuations = [state.continuation.spelt(c) for c in question.continuations]
+        if max(map(len, self._continuations), default=0) > state.continuation.room:
+            raise ContextTooLong(f"a continuation does not fit into the {state.continuation.room} tokens that are left")
         self._nodes, self._parents, self._places = _tree(self._continuations)
         self.payload: Payload = None
 
@@ -394,6 +396,7 @@ def work_for(state: State, question: Question, vocabulary: Vocabulary, heads: He
 
     Raises:
         BadRequest: ids outside the vocabulary, or a head that there is not.
+        ContextTooLong: a continuation that is to be scored does not fit.
     """
     if isinstance(question, Next):
         return NextWork(state, question, heads.of_question(question))
@@ -411,7 +414,7 @@ def finite(row: Floats) -> Floats:
         BadAnswer: the model computed something that is none.
     """
     if np.isnan(row[0]):
-        raise BadAnswer("the model's logits are not numbers")
+        raise BadAnswer("the model's logits are not numbers", reason="nan")
     return row
 
 

@@ -1,0 +1,1 @@
+"""Ensembles after inference: whole answers, of which one is chosen."""

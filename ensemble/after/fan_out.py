@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from ensemble.concurrency import merge
-from ensemble.errors import BadAnswer, BudgetExceeded, ConfigurationError, MemberError
+from ensemble.errors import MEMBER_FAILURES, BadAnswer, BudgetExceeded, ConfigurationError
 from ensemble.member import Member
 from ensemble.method import Members
 from ensemble.request import Delta, Event, Finish, FinishReason, Request, Sampling, Spent, Trace
@@ -127,7 +127,7 @@ async def _spared(candidates: AsyncGenerator[Candidate, None], members: Members)
                     yield candidate
                 else:
                     members.exclude(candidate.writer, "empty")
-    except MemberError as error:
+    except MEMBER_FAILURES as error:
         if not members.spare(error):
             raise
     except BudgetExceeded as error:
@@ -145,7 +145,8 @@ async def _candidates(request: Request, member: Member, position: int) -> AsyncG
             elif not isinstance(event, Spent):
                 written[event.choice].append(replace(event, choice=0))
     if written:
-        raise BadAnswer(f"{member.name} left {len(written)} of {request.n} answers unfinished", member=member.name)
+        left = f"{member.name} left {len(written)} of {request.n} answers unfinished"
+        raise BadAnswer(left, member=member.name, reason="unfinished")
 
 
 def _finished(place: Place, writer: str, events: Sequence[Event], reason: FinishReason) -> Candidate:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ensemble.before.costs.cost import known
+from ensemble.before.fitting.searching import SearchOptions
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.elo import Elo
 from ensemble.before.routing.method import Routing, RoutingOptions
@@ -24,7 +25,7 @@ _HELD = 2000
 """Held-out queries at most."""
 
 
-class EagleFit(FitOptions):
+class EagleFit(SearchOptions):
     """Options of the fit of ``eagle``."""
 
     share: float = Field(default=0.5, ge=0, le=1)
@@ -55,6 +56,8 @@ class Eagle(Routing):
     * Steps of 32 points, the usual ones, make the local rating follow chance: the step is chosen on held-out queries.
     * A table has no order of time: its queries fight in an order drawn by the seed, and the global rating is the mean
       over the trajectory, so that those at its end count no more.
+    * Of more than 8,192 stored queries a query is compared with those in the nearest cells alone, unless ``search`` is
+      ``exact``; nine of ten neighbours are the same.
     * Scores are mean win probabilities against the other members, in the order of the ratings: a rating is no quality
       and cannot be set against a cost.
     """
@@ -73,9 +76,9 @@ def _head(training: Training, options: EagleFit, step: float) -> Elo:
     drawn = training.rows(order)
     found = battles(drawn.table, options.battles, seed=training.seed)
     require_battles(len(found))
-    settings = {"share": options.share, "neighbours": options.neighbours, "step": step}
-    averaged = options.fidelity == "sound"
-    return Elo.fit(drawn.x, found, np.nan_to_num(training.table.means), **settings, averaged=averaged)
+    settings: dict[str, Any] = {"share": options.share, "neighbours": options.neighbours, "step": step}
+    settings |= {"averaged": options.fidelity == "sound", "search": options.search, "compared": options.compared}
+    return Elo.fit(drawn.x, found, np.nan_to_num(training.table.means), **settings)
 
 
 def _chosen(training: Training, options: EagleFit) -> float:

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.latent import Latent
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.descent import Descent
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

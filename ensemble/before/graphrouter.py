@@ -9,10 +9,10 @@ from pydantic import Field
 
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.graph import Graph
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.descent import Descent
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 
@@ -38,8 +38,8 @@ class GraphRouter(Routing):
     """GraphRouter (arXiv 2410.03834): P(right) = sigmoid(mean(x0 * z_m) + b_m), where x0 is the aligned query, z_m two
     layers on the messages of the outcomes that the member has had, and b_m the log-odds of their mean.
 
-    A query in service has no edges, so z does not depend on it and is made once for all. A new member has a state from
-    its first outcomes on, and every outcome in service is an edge more; no weight changes.
+    A query in service has no edges, so z does not depend on it and is made once for all. Every outcome in service is an
+    edge more; no weight changes.
 
     Asks of members: one answer of the chosen one.
 
@@ -47,7 +47,9 @@ class GraphRouter(Routing):
 
     * A member's state is made from its outcomes alone; texts that describe tasks and members are not read.
     * Edges foretell quality, graded or 0/1, of every member; not who is the best, of whom there often are several.
-    * A member of few outcomes is drawn to a mean one, and its mean quality stands beside the network.
+    * A member of few outcomes is drawn to a mean one, and its mean quality stands beside the network. Of a member that
+      comes after the fit, z and b are the likeliest given its outcomes and how those of the others are spread: its
+      messages would put it in a worse order with every outcome, up to hundreds.
     * Messages are linear in the query and gated by the edge's quality and cost: their sums are all that is kept.
     * The number of passes is chosen on queries held out from the fit, not on the test set.
     """

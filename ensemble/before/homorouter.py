@@ -9,10 +9,10 @@ from pydantic import Field
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.linear import RATE, Ridge
-from ensemble.before.heads.ranking import ranked
 from ensemble.before.policies import Policy, Within
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.ranking import ranked
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

@@ -10,13 +10,13 @@ from pydantic import Field
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.abilities import Abilities
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.latent import Latent
 from ensemble.before.heads.response import Response
 from ensemble.before.heads.warm import Warm
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.descent import Descent
 from ensemble.member import Capability
 from ensemble.method import Stage, method
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ensemble.before.costs.cost import known
+from ensemble.before.fitting.searching import SearchOptions
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.before.routing.method import Routing, RoutingOptions
@@ -21,7 +22,7 @@ _HELD = 2048
 """Queries that k is chosen on at most."""
 
 
-class KnnFit(FitOptions):
+class KnnFit(SearchOptions):
     """Options of the fit of ``knn_router``."""
 
     k: int | None = Field(default=None, ge=1)
@@ -59,6 +60,8 @@ class KnnRouter(Routing):
       overall mean stands.
     * Only the form that predicts quality is there, which needs no fit for another price. The other one, in which
       neighbours vote for the member of best utility, is not.
+    * Of more than 8,192 stored queries a query is compared with those in the nearest cells alone, unless ``search`` is
+      ``exact``: of the nearest four fifths or more are found, and the others are nearly as near.
     * Cost is predicted as for every router, not as the mean of the neighbours' costs.
     """
 
@@ -75,7 +78,8 @@ class KnnRouter(Routing):
 
 def _head(training: Training, options: KnnFit, k: int) -> Neighbours:
     temperature = options.temperature if options.weighting == "softmax" else 0.0
-    head = Neighbours.fit(training.x, training.table.quality, k, temperature, options.pseudo)
+    store = (training.x, training.table.quality)
+    head = Neighbours.fit(*store, k, temperature, options.pseudo, options.search, options.compared)
     similar = options.weighting == "similarity"
     return replace(head, similar=similar, cap=options.cap, half_life=options.half_life)
 
@@ -88,7 +92,8 @@ def _chosen(training: Training, options: KnnFit) -> int:
     held = np.sort(order[:_HELD])
     quality = np.nan_to_num(training.table.quality[held])
     grid = [k for k in _GRID if k < len(order)] or [1]
-    picks = _head(training, options, 1).scores_at(training.x[held], grid, own=held).argmax(axis=2)
+    head = _head(training, options.model_copy(update={"search": "exact"}), 1)
+    picks = head.scores_at(training.x[held], grid, own=held).argmax(axis=2)
     reached = quality[np.arange(len(quality)), picks]
     lost = reached[reached.mean(axis=1).argmax()] - reached
     near = lost.mean(axis=1) <= lost.std(axis=1) / np.sqrt(len(held))

@@ -11,14 +11,14 @@ from pydantic import Field
 
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
-from ensemble.before.heads.descent import Descent
-from ensemble.before.heads.set_fit import Aim, trained, variational
 from ensemble.before.heads.set_policy import SetPolicy
 from ensemble.before.policies import Prediction
 from ensemble.before.routing.decision import Reading
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.descent import Descent
+from ensemble.before.solvers.set_policy import Aim, trained, variational
 from ensemble.errors import ConfigurationError
 from ensemble.member import Capability, Card
 from ensemble.method import Members, Stage, method

@@ -9,10 +9,10 @@ from pydantic import Field
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.bandits import LinearBandit, rewarded
-from ensemble.before.heads.regression import chosen
 from ensemble.before.policies import Policy, Utility
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.regression import chosen
 from ensemble.before.targets.rewards import RewardOptions
 from ensemble.member import Capability
 from ensemble.method import Stage, method

@@ -14,9 +14,9 @@ from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.arms import Constant
 from ensemble.before.heads.factors import Factors, PlainFactors
 from ensemble.before.heads.head import Head
-from ensemble.before.heads.regression import ridge
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.regression import ridge
 from ensemble.member import Capability
 from ensemble.method import Members, Stage, method
 from ensemble.outcomes.dense import mean_observed

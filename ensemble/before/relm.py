@@ -11,11 +11,11 @@ from pydantic import Field
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.bandits import LinearBandit
-from ensemble.before.heads.regression import chosen
 from ensemble.before.metallm import CONSTANT
 from ensemble.before.recommending.evaluator import Estimate, Evaluator
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.regression import chosen
 from ensemble.before.targets.rewards import Weighted
 from ensemble.member import Capability
 from ensemble.method import Stage, method

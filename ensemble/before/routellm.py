@@ -13,17 +13,18 @@ from ensemble.before.asking.asking import Asking, AskingOptions
 from ensemble.before.asking.ratings import TEMPLATE, ratings
 from ensemble.before.costs.cost import MeanCosts, known
 from ensemble.before.eagle import MOST, require_battles
+from ensemble.before.fitting.searching import SearchOptions
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.duels import Descent, fitted
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.rated import Rated
-from ensemble.before.heads.regression import ridge
 from ensemble.before.heads.similarity import SimilarityRanking
 from ensemble.before.heads.verdicts import Verdicts
 from ensemble.before.policies import Prediction
 from ensemble.before.routing.decision import Reading
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.regression import ridge
 from ensemble.before.targets.battles import battles
 from ensemble.concurrency import together
 from ensemble.errors import BadRequest, ConfigurationError, MemberError
@@ -35,14 +36,14 @@ _SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 _OWN = {
     "gap": ("penalty",),
     "mf": ("size", "epochs", "noise", "fidelity"),
-    "sw_ranking": ("groups", "sharpness"),
+    "sw_ranking": ("groups", "sharpness", "search", "compared"),
     "classifier": ("penalty", "strong", "fidelity"),
     "causal": ("strong", "least"),
 }
 """The options of each scorer."""
 
 
-class RouteLlmFit(FitOptions):
+class RouteLlmFit(SearchOptions):
     """Options of the fit of ``routellm``."""
 
     scorer: Literal["gap", "mf", "sw_ranking", "classifier", "causal"] = "gap"
@@ -119,6 +120,8 @@ class RouteLlm(Asking):
     * sw_ranking: how fast weights fall with similarity is chosen on held-out queries; tied battles of weight 1 keep
       strengths finite. The weighted wins between tiers are all that the fit for a query needs; the code fits a logistic
       regression on all battles for each query.
+      Of more than 8,192 stored queries only those in the nearest cells have weights of their own, unless ``search`` is
+      ``exact``; those of another cell weigh what eight of them do on average.
     * classifier: on a frozen embedding, not a fine-tuned encoder; a tie counts half, so that without a threshold the
       member that wins more often is chosen, unless ``fidelity`` is ``reference``.
     * causal: the model is a member that is asked as it is, not one fine-tuned on ratings.
@@ -180,7 +183,8 @@ def _head(training: Training, options: RouteLlmFit) -> Head:
     require_battles(len(found))
     if options.scorer == "sw_ranking":
         sharpness = options.sharpness or _sharpness(training, options.groups)
-        return SimilarityRanking.fit(x, found, expected, options.groups, sharpness)
+        groups, search, compared = options.groups, options.search, options.compared
+        return SimilarityRanking.fit(x, found, expected, groups, sharpness, search, compared)
     descent = Descent(
         size=options.size, epochs=options.epochs, noise=options.noise, ties=sound, biases=sound, seed=training.seed
     )

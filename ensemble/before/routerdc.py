@@ -10,9 +10,9 @@ from pydantic import Field
 from ensemble.before.costs.cost import known
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.contrastive import Contrast, Contrastive, fit
-from ensemble.before.heads.descent import Descent
 from ensemble.before.routing.method import Routing, RoutingOptions
 from ensemble.before.routing.router import Router
+from ensemble.before.solvers.descent import Descent
 from ensemble.errors import BadRequest
 from ensemble.member import Capability
 from ensemble.method import Stage, method

@@ -1,0 +1,1 @@
+"""Ensembles during inference: members write one answer together, by token, by span or by step."""

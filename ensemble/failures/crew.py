@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from ensemble.concurrency import cancel
-from ensemble.errors import BadAnswer, BudgetExceeded, EnsembleError, MemberError, MemberLost
+from ensemble.errors import MEMBER_FAILURES, BadAnswer, BudgetExceeded, EnsembleError, MemberError, MemberLost
 from ensemble.failures.breaker import Breaker
 from ensemble.failures.policy import Policy
 from ensemble.member import Capability, Member
@@ -75,15 +75,14 @@ class Crew:
     def spare(self, error: EnsembleError) -> bool:
         """Whether the answer goes on without the member at fault; from now on it does."""
         name = error.through
-        if not isinstance(error, MemberError) or name is None or self._policy.on_loss == "fail":
+        if not isinstance(error, MEMBER_FAILURES) or name is None or self._policy.on_loss == "fail":
             return False
         if name in self._out:
             return True
         if not self._enough_without(name):
             return False
         self._leave_out(name, error)
-        if error.retryable:
-            self._breakers[name].trip()
+        self._trip(name, error)
         return True
 
     def passed_over(self, error: EnsembleError, name: str) -> None:
@@ -92,8 +91,7 @@ class Crew:
             self.tell("excluded", error.reason, name)
             return
         self.tell("dropped", error.code, name)
-        if isinstance(error, MemberError) and error.retryable:
-            self._breakers[name].trip()
+        self._trip(name, error)
 
     def settle(self, error: BudgetExceeded, *, partial: bool) -> bool:
         """Whether what there is so far is to be the answer."""
@@ -137,6 +135,11 @@ class Crew:
             self.tell("excluded", error.reason, name)
         else:
             self.tell("dropped", error.code, name)
+
+    def _trip(self, name: str, error: EnsembleError) -> None:
+        # Who has too much to do is well: other requests may find room.
+        if isinstance(error, MemberError) and error.retryable:
+            self._breakers[name].trip()
 
     def _try(self, member: Member, request: Request) -> None:
         name = member.name

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from ensemble.errors import EnsembleError, MemberError, MemberTimeout
+from ensemble.errors import MEMBER_FAILURES, EnsembleError, MemberError, MemberTimeout
 from ensemble.failures.breaker import Breaker
 from ensemble.failures.crew import Crew
 from ensemble.failures.policy import Policy
@@ -33,8 +33,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 class GuardedMember(Member):
     """One member of one request."""
 
-    def __init__(self, inner: Member, policy: Policy, breaker: Breaker, crew: Crew) -> None:
+    def __init__(self, inner: Member, policy: Policy, breaker: Breaker, crew: Crew, *, spared: bool = True) -> None:
+        """
+        Args:
+            spared: whether an answer can do without it; nobody can do without the model that a judge asks.
+        """
         self.card = inner.card
+        self._spared = spared
         self.policy = policy
         self._inner = inner
         self._breaker = breaker
@@ -46,7 +51,7 @@ class GuardedMember(Member):
     async def start(self, request: Request) -> Session:
         try:
             inner = await self._in_time(self._inner.start(request))
-        except MemberError as error:
+        except MEMBER_FAILURES as error:
             self.failed(error)
             if not self.recovers(error):
                 raise
@@ -91,15 +96,23 @@ class GuardedMember(Member):
                         yield event
                 self.succeeded()
                 return
-            except MemberError as error:
+            except MEMBER_FAILURES as error:
                 self.failed(error)
                 if not self.recovers(error) or not resumed.may_go_on(self.policy.patience):
                     raise
                 self.tell_recovered(error)
-                await asyncio.sleep(_FIRST_PAUSE)
+                await asyncio.sleep(self._pause(error, _FIRST_PAUSE))
 
     async def tokenise(self, texts: Sequence[bytes]) -> list[list[int]]:
-        return await self._inner.tokenise(texts)
+        try:
+            return await self._in_time(self._inner.tokenise(texts))
+        except MEMBER_FAILURES as error:
+            self.failed(error)
+            if not self.recovers(error):
+                raise
+            spelt = await self._patiently(lambda: self._in_time(self._inner.tokenise(texts)), error)
+            self.tell_recovered(error)
+            return spelt
 
     def recovers(self, error: EnsembleError) -> bool:
         """Whether another replica may do better."""
@@ -107,7 +120,7 @@ class GuardedMember(Member):
 
     def failed(self, error: EnsembleError) -> None:
         """Note what the member did wrong, and that it came through this one."""
-        error.through = self.name
+        error.through = self.name if self._spared else None
         # What a client wants written that the member's vocabulary has no ids for says nothing of the member's health.
         if isinstance(error, MemberError) and not isinstance(error, Unspellable):
             self._breaker.failed()
@@ -125,19 +138,24 @@ class GuardedMember(Member):
     def tell_hedged(self) -> None:
         self._crew.tell("hedged", "slow", self.name)
 
-    async def _patiently(self, opened: Callable[[], Awaitable[Session]], error: EnsembleError) -> Session:
+    async def _patiently(self, asked: Callable[[], Awaitable[T]], error: EnsembleError) -> T:
+        """What is asked again and again, as long as the policy has patience."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.policy.patience
         pause = _FIRST_PAUSE
         while loop.time() < end:
             try:
-                return await opened()
-            except MemberError as again:
+                return await asked()
+            except MEMBER_FAILURES as again:
                 error = again
-                await asyncio.sleep(pause)
+                await asyncio.sleep(self._pause(error, pause))
                 pause = min(2 * pause, _LONGEST_PAUSE)
         self.failed(error)
         raise error
+
+    def _pause(self, error: EnsembleError, least: float) -> float:
+        """Seconds until it is asked again: as long as it says itself, within the policy's patience."""
+        return min(max(least, error.retry_after or 0.0), self.policy.patience)
 
     async def _told(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         """Events, each in time; what nested ensembles tell of incidents goes to the crew."""
@@ -160,6 +178,12 @@ class GuardedMember(Member):
             raise self.late() from error
 
 
-def guarded(members: Sequence[Member], policy: Policy, breakers: Mapping[str, Breaker], crew: Crew) -> list[Member]:
-    """The members of one request, guarded."""
-    return [GuardedMember(member, policy, breakers[member.name], crew) for member in members]
+def guarded(
+    members: Sequence[Member], policy: Policy, breakers: Mapping[str, Breaker], crew: Crew, *, spared: bool = True
+) -> list[Member]:
+    """The members of one request, guarded.
+
+    Args:
+        spared: see ``GuardedMember``.
+    """
+    return [GuardedMember(member, policy, breakers[member.name], crew, spared=spared) for member in members]

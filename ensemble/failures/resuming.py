@@ -67,9 +67,11 @@ class Resumed:
         return replace(self._request, n=1, sampling=seeded(self._request.sampling, choice))
 
     def _take(self, event: Event) -> None:
+        if isinstance(event, Delta | Finish) and event.choice not in self._unfinished:
+            raise self._bad("goes on with an answer that is finished, or was not asked for", "over_long")
         if isinstance(event, Finish):
-            self._unfinished.pop(event.choice, None)
-        elif isinstance(event, Delta) and event.choice in self._unfinished:
+            del self._unfinished[event.choice]
+        elif isinstance(event, Delta):
             written = self._unfinished[event.choice]
             written.take(event)
             self._give_up_at = None

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from ensemble.errors import BadAnswer, BudgetExceeded, ConfigurationError, MemberError
+from ensemble.errors import MEMBER_FAILURES, BadAnswer, BudgetExceeded, ConfigurationError, EnsembleError
 from ensemble.failures.crew import Crew
 from ensemble.failures.written import Written
 from ensemble.judges.judge import Judge
@@ -60,7 +60,7 @@ async def segments(
                         break
                 else:
                     return
-        except MemberError as error:
+        except MEMBER_FAILURES as error:
             if crew.exhausted is not None and isinstance(error, BadAnswer):
                 yield Finish("length")
                 return
@@ -78,7 +78,7 @@ def _among(method: Method[Any], members: Sequence[Member], crew: Crew) -> Method
     return method if crew.complete else method.among([member.name for member in members], crew.present)
 
 
-def _spared(method: Method[Any], members: Sequence[Member], crew: Crew, error: MemberError) -> bool:
+def _spared(method: Method[Any], members: Sequence[Member], crew: Crew, error: EnsembleError) -> bool:
     """Whether the crew goes on, and is one that the method can work with."""
     if not crew.spare(error):
         return False

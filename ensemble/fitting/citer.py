@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble.concurrency import together
+from ensemble.errors import ContextTooLong
 from ensemble.fitting.router import CiterFit, Network
 from ensemble.member import Append, Distribution, Floats, Member, Next, Scored, Session
 from ensemble.request import Request
@@ -58,7 +60,10 @@ async def labelled(
     small: Member, large: Member, examples: Sequence[Example], right: Right, options: CiterFit, told: Told
 ) -> Labels:
     """First labels: 1 where the small member's token is the reference's, 0 where only the large one's is; where neither
-    is, 1 if the small member alone gets the answer right from there."""
+    is, 1 if the small member alone gets the answer right from there.
+
+    What does not fit into a member's context is left out: the end of a long reference, and of an answer written on.
+    """
     room = asyncio.Semaphore(options.concurrency)
     done = 0
 
@@ -111,7 +116,8 @@ async def _forced(
     request = Request.of(example.question)
     async with await small.start(request) as writer, await large.start(request) as checker:
         (ids,) = await small.tokenise([example.answer.encode()])
-        reference = (*ids, min(writer.vocabulary.stop_ids))
+        room = min(reply.room for reply in await together(session.exchange() for session in (writer, checker)))
+        reference = (*ids, *sorted(writer.vocabulary.stop_ids)[:1])[:room]
         states = await _states(writer, reference)
         (own,), (other,) = await together(session.score(reference) for session in (writer, checker))
     stops = writer.vocabulary.stop_ids
@@ -160,15 +166,16 @@ async def _written(
     writer: Session, helper: Session | None, ids: list[int], router: Network | None, options: CiterFit
 ) -> str:
     stops, known, told = writer.vocabulary.stop_ids, 0, 0
-    while ids[-1] not in stops and len(ids) < options.tokens:
-        question = Next(1, hidden=router is not None)
-        payload = (await writer.exchange(question, edit=Append(tuple(ids[known:])))).payload
-        known = len(ids)
-        assert isinstance(payload, Distribution)
-        token = int(payload.ids[0])
-        score = 1.0 if router is None or payload.hidden is None else router.score(payload.hidden[None])[0]
-        if helper is not None and score < options.threshold:
-            token = int((await helper.next(1, edit=Append(tuple(ids[told:])))).ids[0])
-            told = len(ids)
-        ids.append(token)
+    with suppress(ContextTooLong):
+        while ids[-1] not in stops and len(ids) < options.tokens:
+            question = Next(1, hidden=router is not None)
+            payload = (await writer.exchange(question, edit=Append(tuple(ids[known:])))).payload
+            known = len(ids)
+            assert isinstance(payload, Distribution)
+            token = int(payload.ids[0])
+            score = 1.0 if router is None or payload.hidden is None else router.score(payload.hidden[None])[0]
+            if helper is not None and score < options.threshold:
+                token = int((await helper.next(1, edit=Append(tuple(ids[told:])))).ids[0])
+                told = len(ids)
+            ids.append(token)
     return writer.vocabulary.text(ids).decode(errors="replace")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import inf
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ensemble.artifacts import Artifact, Manifest
 from ensemble.errors import ConfigurationError
 from ensemble.fitting.alignment import unit
 from ensemble.fitting.models import ModelArrays, shared_ids, trained
+from ensemble.fitting.options import require
 from ensemble.member import Floats
 from ensemble.vocabulary import Ids
 
@@ -35,10 +37,8 @@ class DeepenFit:
     """Whether matrices are stored in half precision. ``None``: those of more than 64 million numbers are."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigurationError("temperature must be above 0", param="temperature")
-        if self.anchors is not None and self.anchors < 1:
-            raise ConfigurationError("anchors must be at least 1", param="anchors")
+        require(0 < self.temperature < inf, "temperature", "must be above 0")
+        require(self.anchors is None or self.anchors >= 1, "anchors", "must be at least 1")
 
 
 def fit_deepen(

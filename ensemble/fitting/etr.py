@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ensemble.errors import ConfigurationError
+from ensemble.fitting.options import require
 from ensemble.member import Floats
 
 STAY = 0
@@ -29,6 +32,12 @@ class EtrFit:
     """The paper has 1.0 with 5 epochs at 5e-4; over frozen states more steps cost next to nothing."""
     batch: int = 4096
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", "must be at least 1")
+        require(0 < self.learning_rate <= 1, "learning_rate", "must be above 0 and at most 1")
+        require(0 <= self.weight_decay < inf, "weight_decay", "must be at least 0")
+        require(self.batch >= 1, "batch", "must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,12 @@ def fit(
         labels: shape [n], 0 for queries that the model answers itself, e for those of expert e.
         start: shape [d], the mean of the model's output rows, with which every row begins.
         progress: told (epochs done, of how many, loss).
+
+    Raises:
+        ConfigurationError: there are no queries.
     """
+    if not len(labels):
+        raise ConfigurationError("expert rows are fitted to one query at least; there is none in the part to fit to")
     options = options or EtrFit()
     generator = torch.Generator().manual_seed(options.seed)
     rows = torch.tensor(np.tile(start, (experts, 1)), dtype=torch.float32, requires_grad=True)
@@ -102,8 +116,8 @@ def routed(rows: Rows, states: Floats, best: Floats) -> npt.NDArray[np.int64]:
 
 
 def accuracies(found: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, float]:
-    """Part of queries that went where they belong: of all, of those to stay, and of each expert's."""
+    """Part of queries that went where they belong: of all, of those to stay, and of each expert's; of none nothing."""
     right = found == labels
     parts = {"stay": labels == STAY} | {name: labels == e for e, name in enumerate(names, 1)}
-    told = {f"accuracy.{name}": float(right[part].mean()) for name, part in parts.items() if part.any()}
-    return {"accuracy": float(right.mean()), **told}
+    told = {"accuracy": np.ones(len(labels), bool), **{f"accuracy.{name}": part for name, part in parts.items()}}
+    return {name: float(right[part].mean()) for name, part in told.items() if part.any()}

@@ -13,6 +13,7 @@ from ensemble.artifacts import Artifact, Manifest
 from ensemble.errors import ConfigurationError
 from ensemble.fitting.alignment import Told, aligned, nearest
 from ensemble.fitting.models import ModelArrays, shared_ids, trained
+from ensemble.fitting.options import require
 from ensemble.heads.projection import LISTED
 from ensemble.member import Floats
 from ensemble.vocabulary import Ids, Vocabulary
@@ -42,10 +43,11 @@ class EvaFit:
     to 1."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.topk <= LISTED:
-            raise ConfigurationError(f"topk must be between 1 and {LISTED}", param="topk")
-        if self.neighbours < 1:
-            raise ConfigurationError("neighbours must be at least 1", param="neighbours")
+        require(1 <= self.topk <= LISTED, "topk", f"must be between 1 and {LISTED}")
+        require(self.neighbours >= 1, "neighbours", "must be at least 1")
+        # Entries are masses: none of them can be negative.
+        require(self.threshold >= 0, "threshold", "must be at least 0")
+        require(self.deviation >= 0, "deviation", "must be at least 0")
 
 
 def fit_eva(

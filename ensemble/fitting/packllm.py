@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ensemble.errors import ConfigurationError
 from ensemble.member import Floats
 
 _SHARPEST = 1e-3
@@ -36,7 +37,12 @@ def fit(losses: Floats, labels: npt.NDArray[np.int64], *, rounds: int = _ROUNDS)
     Args:
         losses: shape [n, M], of each prompt at each member.
         labels: shape [n], the member that should answer.
+
+    Raises:
+        ConfigurationError: there are no prompts.
     """
+    if not len(labels):
+        raise ConfigurationError("weights are calibrated on one prompt at least; there is none in the part to fit to")
     told, right = torch.tensor(losses, dtype=torch.float64), torch.tensor(labels)
     sharpness = torch.zeros((), dtype=torch.float64, requires_grad=True)
     offsets = torch.zeros(losses.shape[1], dtype=torch.float64, requires_grad=True)

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ensemble.errors import ConfigurationError
+from ensemble.fitting.options import require
 from ensemble.member import Floats
 
 Told = Callable[[int, int], None]
 """Told (epochs done, of how many)."""
+
+_FEWEST = 3
+"""Tokens: two for batch norm, and one that is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,16 @@ class CiterFit:
     concurrency: int = 32
     """Examples that are labelled at once."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "tokens", "epochs", "patience", "concurrency"):
+            require(getattr(self, name) >= 1, name, "must be at least 1")
+        require(self.threshold >= 0, "threshold", "must be at least 0")
+        require(0 < self.learning_rate <= 1, "learning_rate", "must be above 0 and at most 1")
+        require(self.batch >= 2, "batch", "must be at least 2, as batch norm compares tokens")
+        require(0 <= self.dropout < 1, "dropout", "must be at least 0 and below 1")
+        require(0 < self.held_out < 1, "held_out", "must be above 0 and below 1")
+        require(self.seed >= 0, "seed", "must be at least 0")
 
 
 class Network:
@@ -63,9 +78,14 @@ def fit(
 
     Args:
         states: shape [n, d]; ``good``: shape [n], 1 where the small member's token is good enough, else 0.
+
+    Raises:
+        ConfigurationError: too few tokens to leave any out of a fit.
     """
+    if len(good) < _FEWEST:
+        raise ConfigurationError(f"a router is fitted to {_FEWEST} labelled tokens at least; there are {len(good)}")
     order = np.random.default_rng(options.seed).permutation(len(good))
-    held = max(1, round(options.held_out * len(good)))
+    held = min(max(1, round(options.held_out * len(good))), len(good) - 2)
     validation, training = order[:held], order[held:]
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)

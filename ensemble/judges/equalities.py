@@ -34,10 +34,10 @@ _LONGEST = 100
 class EqualityOptions(BaseModel):
     """Options of a judge of kind ``equalities``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     neutral: float = Field(default=0.5, ge=0, le=1)
-    """Reward of a step that holds no equality; 0.5 when omitted."""
+    """Reward of a step that holds no equality. Omitted: 0.5."""
 
 
 class EqualityJudge(Judge):

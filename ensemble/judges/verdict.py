@@ -25,25 +25,30 @@ FIELDS = frozenset({"question", "answer", "step"})
 class VerdictOptions(BaseModel):
     """Options of a judge of kind ``verdict``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     template: str = "{question}\n\nSolution so far:\n{answer}\n\nIs the last step right? Answer yes or no."
     """What the model is asked. ``{question}``: the request's question; ``{answer}``: the solution up to and including
     the judged step; ``{step}``: the judged step alone; both without the line end they close with. Braces are doubled
-    to stand for themselves."""
+    to stand for themselves. Omitted: whether the last step of the solution so far is right."""
     chat: bool = True
-    """Ask in a user message (the default), or with a raw prompt that the verdict continues."""
+    """Ask in a user message; false: with a raw prompt that the verdict continues. Omitted: true."""
     yes: str = Field(default="yes", min_length=1)
-    """Continuation that approves."""
+    """Continuation that approves. Omitted: ``yes``."""
     no: str = Field(default="no", min_length=1)
-    """Continuation that rejects."""
+    """Continuation that rejects. Omitted: ``no``."""
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
         try:
-            fields = {field for _, field, _, _ in Formatter().parse(self.template) if field is not None}
+            parts = [
+                (field, spec or how) for _, field, spec, how in Formatter().parse(self.template) if field is not None
+            ]
         except ValueError as error:
             raise ValueError(f"template: {error}") from error
+        fields = {field for field, _ in parts}
+        if formatted := [field for field, format in parts if format]:
+            raise ValueError(f"template: {formatted[0]} must stand in its braces alone, as {{{formatted[0]}}}")
         if not fields <= FIELDS:
             raise ValueError(f"template has {sorted(fields - FIELDS)}; it may hold {sorted(FIELDS)}")
         if not fields & {"answer", "step"}:

@@ -72,7 +72,8 @@ def write(path: Path, parts: Whole) -> None:
     try:
         (path.parent if one else path).mkdir(parents=True, exist_ok=True)
         if one:
-            _put(path, partial(pq.write_table, long(parts), compression="zstd"))
+            beside, place = _beside(path, partial(pq.write_table, long(parts), compression="zstd"))
+            beside.replace(place)
         else:
             _write_folder(path, parts)
     except OSError as error:
@@ -126,16 +127,22 @@ def _folder(path: Path, responses: bool) -> Parts:
         raise BadRequest(f"{path} holds no {CELLS}", param="outcomes")
     queries = _parquet(path / QUERY) if (path / QUERY).is_file() else None
     members = [path / name for name in (MEMBERS, "models.parquet") if (path / name).is_file()]
-    vectors = sorted(found for pattern in (FEATURES, "embeddings_*.npy") for found in path.glob(pattern))
-    if len(vectors) > 1:
-        names = ", ".join(found.name for found in vectors)
-        raise BadRequest(f"{path} holds several sets of features: {names}; allowed: one", param="outcomes")
+    vectors = _vectors(path)
     return Parts(
         queries,
         _parquet(path / CELLS, responses),
         _parquet(members[0]) if members else None,
-        features(vectors[0]) if vectors else None,
+        features(vectors) if vectors.is_file() else None,
     )
+
+
+def _vectors(path: Path) -> Path:
+    """The folder's file of features, whether it is there or not."""
+    there = sorted(found for pattern in (FEATURES, "embeddings_*.npy") for found in path.glob(pattern))
+    if len(there) > 1:
+        names = ", ".join(found.name for found in there)
+        raise BadRequest(f"{path} holds several sets of features: {names}; allowed: one", param="outcomes")
+    return there[0] if there else path / FEATURES
 
 
 def _parquet(path: Path, responses: bool = True) -> pa.Table:
@@ -156,25 +163,30 @@ def features(path: Path) -> Floats:
         BadRequest: it cannot be read.
     """
     try:
-        found: Floats = np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError) as error:
+        found: Floats = np.asarray(np.load(path, allow_pickle=False), np.float32)
+    except (OSError, EOFError, TypeError, ValueError) as error:
         raise BadRequest(f"{path}: the file cannot be read: {error}", param="outcomes") from error
     return found
 
 
 def _write_folder(path: Path, parts: Whole) -> None:
-    named = {CELLS: parts.cells, QUERY: parts.queries, MEMBERS: parts.members}
-    for name, table in named.items():
-        _put(path / name, partial(pq.write_table, table, compression="zstd"))
-    (path / FEATURES).unlink(missing_ok=True)
-    vectors = parts.features
-    if vectors is not None:
-        _put(path / FEATURES, lambda at: np.save(at, vectors))
+    place, vectors = _vectors(path), parts.features
+    # Cells come last: queries and members that nobody has answered are a table, cells of strangers are none.
+    named = {QUERY: parts.queries, MEMBERS: parts.members, CELLS: parts.cells}
+    written = [
+        _beside(path / name, partial(pq.write_table, table, compression="zstd")) for name, table in named.items()
+    ]
+    if vectors is None:
+        place.unlink(missing_ok=True)
+    else:
+        written.insert(0, _beside(place, lambda at: np.save(at, vectors)))
+    for beside, target in written:
+        beside.replace(target)
 
 
-def _put(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place first, so that a crash leaves the old one or the new one."""
+def _beside(path: Path, write: Callable[[BinaryIO], object]) -> tuple[Path, Path]:
+    """Write a file beside its place, so that a crash leaves the old one or the new one; both paths."""
     beside = path.with_name(f".{path.name}.part")
     with beside.open("wb") as file:
         write(file)
-    beside.replace(path)
+    return beside, path

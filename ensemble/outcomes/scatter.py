@@ -49,10 +49,13 @@ class Places:
         return means.reshape(self.shape)
 
     def samples(self, cells: pa.Table) -> Floats | None:
-        """[n, M, S] float32, quality of single samples; ``None`` where no cell has a second one."""
+        """[n, M, S] float32, quality of single samples; ``None`` where no cell has a second one.
+
+        Of each cell in the order of their numbers, whatever these are: they may be anything that tells them apart.
+        """
         if "sample" not in cells.column_names or "quality" not in cells.column_names:
             return None
-        which = cells["sample"].fill_null(0).to_numpy()[self.kept]
+        which = _ranks(self.flat, cells["sample"].fill_null(0).to_numpy()[self.kept])
         if not len(which) or which.max() == 0:
             return None
         found = np.full((*self.shape, int(which.max()) + 1), np.nan, np.float32)
@@ -72,6 +75,15 @@ def prices(members: pa.Table, names: Sequence[str]) -> Floats:
         if name in members.column_names:
             found[:, column] = members[name].to_numpy()[places]
     return found
+
+
+def _ranks(groups: Ints, numbers: Ints) -> Ints:
+    """[k], the place of each number among those of its group, from 0."""
+    order = np.lexsort((numbers, groups))
+    _, size = np.unique(groups, return_counts=True)
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - np.repeat(np.cumsum(size) - size, size)
+    return ranks
 
 
 def _index(values: pa.ChunkedArray, among: pa.Array) -> Ints:

@@ -19,7 +19,7 @@ class Column(NamedTuple):
 
     type: pa.DataType
     required: bool = False
-    """Whether it must be there, with a value in each row."""
+    """Whether it must be there, with a value in each row; empty text is none."""
     low: float | None = None
     high: float | None = None
     above: bool = False
@@ -115,7 +115,7 @@ def _renamed(table: pa.Table, where: str) -> pa.Table:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadRequest(f"{where} has the column {twice[0]!r} twice", param=twice[0])
     columns = [
-        pc.multiply(_cast(table[own], pa.float64(), own, where), ALIASES[own][1])
+        pc.multiply(cast(table[own], pa.float64(), own, where), ALIASES[own][1])
         if own in ALIASES and ALIASES[own][1] != 1.0
         else table[own]
         for own in table.column_names
@@ -124,11 +124,11 @@ def _renamed(table: pa.Table, where: str) -> pa.Table:
 
 
 def _checked(values: pa.ChunkedArray, name: str, column: Column, where: str) -> pa.ChunkedArray:
-    values = _cast(values, column.type, name, where)
-    if column.required and values.null_count:
-        _refuse(pc.is_null(values), values, name, where, "a value in each row")
+    values = cast(values, column.type, name, where)
+    if column.required:
+        _refuse(pc.fill_null(pc.equal(values, ""), True), values, name, where, "a value in each row")
     if pa.types.is_floating(column.type):
-        _refuse(pc.is_nan(values), values, name, where, "numbers, and null where there is none")
+        _refuse(pc.invert(pc.is_finite(values)), values, name, where, "finite numbers, and null where there is none")
     low, high = column.low, column.high
     if low is not None or high is not None:
         below = (pc.less_equal if column.above else pc.less)(values, -float("inf") if low is None else low)
@@ -139,7 +139,12 @@ def _checked(values: pa.ChunkedArray, name: str, column: Column, where: str) -> 
     return values
 
 
-def _cast(values: pa.ChunkedArray, kind: pa.DataType, name: str, where: str) -> pa.ChunkedArray:
+def cast(values: pa.ChunkedArray, kind: pa.DataType, name: str, where: str) -> pa.ChunkedArray:
+    """A column in another type.
+
+    Raises:
+        BadRequest: a value has no place in it.
+    """
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     try:
@@ -154,4 +159,5 @@ def _refuse(wrong: pa.ChunkedArray, values: pa.ChunkedArray, name: str, where: s
     row = pc.index(wrong, True).as_py()
     if row >= 0:
         got = values[row].as_py()
-        raise BadRequest(f"row {row} of {where}: {name} is {got}; allowed: {allowed}", param=name)
+        shown = "empty" if got == "" else got
+        raise BadRequest(f"row {row} of {where}: {name} is {shown}; allowed: {allowed}", param=name)

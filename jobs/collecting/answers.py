@@ -1,19 +1,20 @@
-"""The answers of a collection: one batch job for each member and sample, whose folders keep what is asked only once.
+"""The answers of a collection: a batch job for each member and sample, whose folders keep what is asked only once.
 
 Knows nothing of right and wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from cluster.schema import Configuration
 from ensemble.errors import BadRequest
@@ -21,7 +22,6 @@ from ensemble.request import Sampling
 from jobs.collecting.prices import parted, priced
 from jobs.collecting.questions import ASKED, Columns, prefixed
 from jobs.job import Job, Kind, Subject
-from jobs.recorder import Counts
 
 FOLDER = "_answers"
 """In the output folder; what is kept between runs."""
@@ -41,6 +41,28 @@ class Plan:
     """A sample after the first has a seed of its own, where there is one."""
     strategies: Mapping[str, str] = field(default_factory=dict)
     """Text that is put before the question, by strategy."""
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the output folder this collection's, and keep other runs out.
+
+        Raises:
+            BadRequest: it holds something else, or another run is at work in it.
+        """
+        folder = self.output / FOLDER
+        if self.output.exists() and not folder.is_dir() and (not self.output.is_dir() or any(self.output.iterdir())):
+            rule = f"{self.output} holds what is no collection's; give a new or empty folder"
+            raise BadRequest(rule, param="output")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "collect.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BadRequest(f"{self.output}: another run is at work here", param="output") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def jobs(self) -> Mapping[tuple[str, int], Job]:
@@ -89,10 +111,6 @@ class Plan:
     def put(self, questions: pa.Table) -> None:
         """Write what is asked, for the jobs to read; equal questions give equal files."""
         folder = self.output / FOLDER
-        if self.output.exists() and not folder.is_dir() and (not self.output.is_dir() or any(self.output.iterdir())):
-            rule = f"{self.output} holds what is no collection's; give a new or empty folder"
-            raise BadRequest(rule, param="output")
-        folder.mkdir(parents=True, exist_ok=True)
         for strategy, before in {"": "", **self.strategies}.items():
             put = prefixed(questions[ASKED], before, self.columns.subject.kind)
             asked = pa.table({"query_id": questions["query_id"], ASKED: put})
@@ -133,38 +151,3 @@ def _cells(job: Job, member: str, sample: int, priced: bool) -> pa.Table:
 
 def _part(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return pc.struct_field(values, name)
-
-
-def asked(
-    jobs: Iterable[Job], run: Callable[[Job, Callable[[Counts], None]], Any], rows: int, told: Callable[[Counts], None]
-) -> None:
-    """Carry the jobs out one after another, and tell how far all of them are together.
-
-    Args:
-        run: carries out one job, telling how far it is.
-        rows: of each job.
-    """
-    wanted: Sequence[Job] = list(jobs)
-    before = Counts(rows * len(wanted), 0, 0)
-    for job in wanted:
-        last = Counts(rows, 0, 0)
-
-        def tell(counts: Counts, before: Counts = before) -> None:
-            nonlocal last
-            last = counts
-            told(_sum(before, counts))
-
-        summary = run(job, tell)
-        failed = sum(summary.failed.values())
-        before = _sum(before, Counts(rows, rows, failed, last.resumed if last.done else rows))
-        if not last.done:
-            told(before)
-
-
-def _sum(before: Counts, now: Counts) -> Counts:
-    return Counts(before.rows, before.done + now.done, before.failed + now.failed, before.resumed + now.resumed)
-
-
-def pending(jobs: Iterable[Job]) -> Iterator[Job]:
-    """Jobs that are not complete."""
-    return (job for job in jobs if not (job.output / "_manifest.json").exists())

@@ -1,6 +1,6 @@
-"""Tables of others, as they are: Parquet, JSON lines, CSV, or a folder's outcome table in long form.
+"""Tables of others, as they are: Parquet, JSON lines or CSV.
 
-Knows nothing of what their columns mean.
+What a CSV file holds is text: whether ``007`` is a name or a number is for those to say who know what the column means.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from ensemble.errors import BadRequest
@@ -19,16 +19,23 @@ _ENDINGS = (*READERS, ".csv")
 
 
 def rows(path: Path) -> pa.Table:
-    """All columns of a file.
+    """All columns of a file; those of CSV as text.
 
     Raises:
-        BadRequest: it cannot be read, or a line of it is no row.
+        BadRequest: it cannot be read, a line of it is no row, or two columns have one name.
     """
+    table = _read(path)
+    if twice := [name for name in table.column_names if table.column_names.count(name) > 1]:
+        raise BadRequest(f"{path} has the column {twice[0]!r} twice; allowed: once", param="input")
+    return table
+
+
+def _read(path: Path) -> pa.Table:
     if not path.name.endswith(_ENDINGS):
         raise BadRequest(f"{path}: unknown format; a file name must end with one of: {', '.join(_ENDINGS)}")
     try:
         if path.name.endswith(".csv"):
-            return pyarrow.csv.read_csv(path)
+            return _texts(path)
         if path.name.endswith(".parquet"):
             return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -47,6 +54,15 @@ def require(table: pa.Table, names: Sequence[str], path: Path) -> None:
         if name not in table.column_names:
             has = ", ".join(table.column_names) or "none"
             raise BadRequest(f"{path} has no column {name!r}; it has: {has}", param=name)
+
+
+def _texts(path: Path) -> pa.Table:
+    # A text may go on in the next line.
+    parsing = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parsing) as file:
+        names = file.schema.names
+    types = dict.fromkeys(names, pa.large_string())
+    return csv.read_csv(path, parse_options=parsing, convert_options=csv.ConvertOptions(column_types=types))
 
 
 def _lines(path: Path) -> pa.Table:

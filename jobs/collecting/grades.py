@@ -73,8 +73,11 @@ def _function(name: str, path: str) -> Graded:
     try:
         with _importable(Path.cwd()):
             function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise BadRequest(f"--grade {name} cannot be imported: {error}", param="grade") from error
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise BadRequest(f"--grade {name} cannot be imported: {told}", param="grade") from error
+    if not callable(function):
+        raise BadRequest(f"--grade {name} is no function, but of type {type(function).__name__}", param="grade")
 
     def graded(query: Row, text: str) -> float:
         try:

@@ -17,9 +17,10 @@ from cluster.schema import Configuration
 from deployments.member import RemoteMember
 from ensemble import judges
 from ensemble.concurrency import together
-from ensemble.errors import BadRequest
+from ensemble.errors import BadRequest, EnsembleError
 from ensemble.judges.judge import Judge
 from ensemble.request import Request
+from jobs.asking import again
 from jobs.job import Job
 from jobs.journal import Writer, files
 from jobs.recorder import Counts
@@ -60,6 +61,9 @@ class Rewards:
         digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
         self._folder = output / FOLDER / f"{name}-{digest}"
         self.known: dict[str, float] = {}
+        """By key."""
+        self.refused: dict[str, str] = {}
+        """Why the judge cannot judge an answer, by key; not kept, so that it is asked again the next time."""
         for path in files(self._folder):
             for line in path.read_bytes().split(b"\n"):
                 self._read(line)
@@ -77,22 +81,42 @@ class Rewards:
         """What the judge has not been asked, each once."""
         return [one for one in dict.fromkeys(shown) if one.key not in self.known]
 
-    async def ask(self, judge: Judge, shown: Sequence[Shown], concurrency: int, told: Callable[[Counts], None]) -> None:
-        """Ask what is missing; it is kept, and known, afterwards."""
+    async def ask(
+        self, judge: Judge, shown: Sequence[Shown], concurrency: int, attempts: int, told: Callable[[Counts], None]
+    ) -> None:
+        """Ask what is missing; each is known, or refused, afterwards.
+
+        Args:
+            attempts: for each at most, while errors are such that a retry may help.
+
+        Raises:
+            EnsembleError: a retry might still help; what was said is kept.
+        """
         missing = self.missing(shown)
         self._folder.mkdir(parents=True, exist_ok=True)
         writer, places, writing = Writer(self._folder), asyncio.Semaphore(concurrency), asyncio.Lock()
         resumed = done = len(dict.fromkeys(shown)) - len(missing)
         rows = done + len(missing)
 
+        async def reward(asked: Shown) -> float:
+            ((found,),) = await judge.judge(Request.of(asked.question), [[asked.answer]])
+            return found
+
         async def one(asked: Shown) -> None:
             nonlocal done
             async with places:
-                ((reward,),) = await judge.judge(Request.of(asked.question), [[asked.answer]])
-                async with writing:
-                    await asyncio.to_thread(writer.write, [{"key": asked.key, "reward": reward}])
-            self.known[asked.key], done = reward, done + 1
-            told(Counts(rows, done, 0, resumed))
+                try:
+                    found = await again(lambda: reward(asked), attempts)
+                except EnsembleError as error:
+                    if error.retryable:
+                        raise
+                    self.refused[asked.key] = f"the judge: {error.code}: {error.message}"
+                else:
+                    async with writing:
+                        await asyncio.to_thread(writer.write, [{"key": asked.key, "reward": found}])
+                    self.known[asked.key] = found
+            done += 1
+            told(Counts(rows, done, len(self.refused), resumed))
 
         try:
             await together(one(asked) for asked in missing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ensemble.errors import BadRequest
-from ensemble.outcomes.schema import ALIASES, CELLS, LONG
+from ensemble.outcomes.schema import ALIASES, CELLS, LONG, cast
 from jobs.collecting.questions import named
 
 _OF_A_CELL = tuple(name for name in CELLS if name not in ("query_id", "member", "sample"))
+_WHERE = "the table"
+_NOTHING = ("", "na", "n/a", "#n/a", "nan", "null", "none")
+"""What stands for a missing number in tables of text, in small letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +54,11 @@ class Meaning:
             if pattern.count("*") != 1 or name not in _OF_A_CELL:
                 rule = f"{name}={pattern}: give a pattern with one * for one of {', '.join(_OF_A_CELL)}"
                 raise BadRequest(rule, param="wide")
-        for name in self.factors:
+        for name, factor in self.factors.items():
             if not pa.types.is_floating(LONG[name].type):
                 raise BadRequest(f"{name} holds no numbers that can be scaled", param="scale")
+            if not isfinite(factor):
+                raise BadRequest(f"--scale {name}={factor}: the factor must be a finite number", param="scale")
 
 
 class Mapped(NamedTuple):
@@ -74,22 +79,34 @@ def mapped(table: pa.Table, meaning: Meaning) -> Mapped:
     spread = {target: _matching(table, pattern) for target, pattern in meaning.wide.items()}
     of_members = {own for found in spread.values() for own in found.values()}
     sources = _sources(table, meaning, of_members)
-    plain = {target: table[own] for target, own in sources.items()}
+    plain = {target: _plain(table[own], target) for target, own in sources.items()}
     for target, value in meaning.constants.items():
-        plain[target] = pa.chunked_array([pa.array([value] * table.num_rows, pa.string())])
+        plain[target] = _plain(pa.chunked_array([pa.array([value] * table.num_rows, pa.string())]), target)
     if "query_id" not in plain:
         plain["query_id"] = _names(plain.get("text"), table.num_rows, rows_are_queries=bool(spread))
     long = _melted(table, pa.table(plain), spread) if spread else pa.table(plain)
     if "member" not in long.column_names:
         rule = "nothing says who answered: give --map member=COLUMN, --set member=NAME or --wide 'PREFIX*'"
         raise BadRequest(rule, param="map")
-    numbers = {name: _number(long[name], meaning.factors.get(name, 1.0), name) for name in long.column_names}
+    if idle := [name for name in meaning.factors if name not in long.column_names]:
+        rule = f"nothing tells {idle[0]}, which is to be scaled; there are: {', '.join(long.column_names)}"
+        raise BadRequest(rule, param="scale")
+    scaled = {
+        name: pc.multiply(long[name], meaning.factors[name]) if name in meaning.factors else long[name]
+        for name in long.column_names
+    }
     used = {*sources.values(), *of_members}
-    return Mapped(pa.table(numbers), tuple(name for name in table.column_names if name not in used))
+    return Mapped(pa.table(scaled), tuple(name for name in table.column_names if name not in used))
 
 
 def numbered(table: pa.Table) -> pa.Table:
-    """The table with a sample number for each further answer of a member to a query, in the order of the rows."""
+    """The table with a sample number for each further answer of a member to a query, in the order of the rows.
+
+    Raises:
+        BadRequest: it has sample numbers of its own.
+    """
+    if "sample" in table.column_names:
+        raise BadRequest("the table numbers its samples itself; leave --repeats out", param="repeats")
     keys = zip(table["query_id"].to_pylist(), table["member"].to_pylist(), strict=True)
     seen: dict[tuple[str, str], int] = {}
     numbers = []
@@ -116,9 +133,10 @@ def _sources(table: pa.Table, meaning: Meaning, of_members: Iterable[str]) -> di
 def _matching(table: pa.Table, pattern: str) -> dict[str, str]:
     """By member, the column that the pattern finds."""
     before, _, after = pattern.partition("*")
-    found = [name for name in table.column_names if fnmatchcase(name, pattern)]
-    members = {name[len(before) : len(name) - len(after)]: name for name in found}
-    if not members or "" in members:
+    around = len(before) + len(after)
+    fits = [name for name in table.column_names if name.startswith(before) and name.endswith(after)]
+    members = {name[len(before) : len(name) - len(after)]: name for name in fits if len(name) > around}
+    if not members:
         has = ", ".join(table.column_names)
         raise BadRequest(f"no members' columns match {pattern!r}; the table has: {has}", param="wide")
     return members
@@ -144,21 +162,27 @@ def _melted(table: pa.Table, plain: pa.Table, spread: Mapping[str, Mapping[str, 
         told = np.zeros(table.num_rows, bool)
         for target, found in spread.items():
             values = table[found[member]] if member in found else pa.chunked_array([pa.nulls(table.num_rows)])
-            part = part.append_column(target, _number(values, 1.0, target))
+            part = part.append_column(target, _plain(values, target))
             told |= part[target].is_valid().to_numpy()
         parts.append(part.filter(pa.array(told)))
     return pa.concat_tables(parts, promote_options="permissive")
 
 
-def _number(values: pa.ChunkedArray, factor: float, name: str) -> pa.ChunkedArray:
-    """In tables of others NaN stands for what is missing; texts are left as they are."""
-    if not pa.types.is_floating(LONG[name].type):
-        return values
+def _plain(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column as text or as numbers, as it has to be; in tables of others NaN stands for what is missing."""
+    kind = LONG[name].type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return cast(values, pa.large_string(), name, _WHERE)
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    try:
-        numbers = values.cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise BadRequest(f"{name} must hold numbers; got {values.type}: {error}", param="map") from error
-    missing = pc.is_nan(numbers)
-    return pc.multiply(pc.if_else(missing, pa.scalar(None, pa.float64()), numbers), factor)
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        values = _spelled(values)
+    numbers = cast(values, pa.float64(), name, _WHERE)
+    return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+
+
+def _spelled(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts that a number can be read from; null for what says that there is none."""
+    plain = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+    known = pc.if_else(pc.is_in(plain, value_set=pa.array(_NOTHING, plain.type)), pa.scalar(None, plain.type), plain)
+    return pc.if_else(pc.equal(known, "true"), "1", pc.if_else(pc.equal(known, "false"), "0", known))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def read(path: Path, columns: Columns) -> pa.Table:
         raise BadRequest(f"{path} holds no questions", param="input")
     foreign.require(table, [columns.subject.column, *columns.told.values()], path)
     asked = table[columns.subject.column]
+    if pa.types.is_dictionary(asked.type):
+        asked = asked.cast(asked.type.value_type)
+    if pa.types.is_string(asked.type):
+        # One type for all files, so that equal questions are known again.
+        asked = asked.cast(pa.large_string())
     found = {"text": pa.array(_texts(asked, columns.subject, path), pa.large_string())}
     for name, column in columns.told.items():
         found[name] = pa.array(_plain(table[column], column, path, name), pa.large_string())
@@ -105,7 +111,9 @@ def _plain(values: pa.ChunkedArray, column: str, path: Path, name: str) -> list[
 
 
 def _text(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        return None
+    return None if value != value else str(value)
 
 
 def _distinct(names: Sequence[str], columns: Columns, path: Path) -> None:

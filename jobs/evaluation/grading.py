@@ -14,8 +14,20 @@ from fractions import Fraction
 from ensemble.after.answers import Key, extract, one_group
 from ensemble.errors import BadRequest
 
-_NUMBER = re.compile(r"(?<![\w.])[-+−]?[$€£]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:/\d+)?")
-_SAID = re.compile(r"\b(?:answer|choice|option)\b(?:\s+is)?\s*:?\s*[(\[*\"']*([A-Za-z])\b(?!['’])", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"""(?<![\w.]) [-+−]? [$€£]?
+    (?: (?: \d{1,3} (?:,\d{3}){1,30} (?![\d,]) | \d+ ) (?:\.\d+)? | \.\d+ )
+    (?: [eE][-+−]?\d{1,3} (?!\w) )?
+    (?: [ ]?/[ ]?\d+ )?""",
+    re.VERBOSE,
+)
+_FRACTION = re.compile(r"(?<!\w)\\[cdt]?frac\{([-+−]?\d+)\}\{(\d+)\}")
+# A small letter counts where nothing goes on after it: "the answer is a guess" names no letter.
+_SAID = re.compile(
+    r"""\b(?i:answer|choice|option)\b (?:\s+(?i:is))? \s* (?::\s*)? [(\[*"']*
+    ( [A-Z]\b(?!['’]\w) | [a-z](?=[)\].,:;!?*"']|\s*$) (?!['’.]\w) )""",
+    re.VERBOSE | re.MULTILINE,
+)
 _LEADING = re.compile(r"\s*[(\[*\"']*([A-Za-z])(?:\s*$|[)\].:,*\"'](?!\w))")
 _ENCLOSED = re.compile(r"[(\[]([A-Z])[)\]]")
 _ENDING = re.compile(r"(?<![\w'’])([A-Z])\W*$")
@@ -87,14 +99,16 @@ def number(text: str) -> Key | None:
 
     >>> number("3 x 400 = $1,200.50 in all"), number("so it is 1/2"), number("no idea")
     (Fraction(2401, 2), Fraction(1, 2), None)
+    >>> number("about 1.2e3"), number(r"$\\frac{1}{2}$")
+    (Fraction(1200, 1), Fraction(1, 2))
     """
-    values = [_value(match.group()) for match in _NUMBER.finditer(text)]
-    return values[-1] if values else None
+    values = [match.group() for match in _NUMBER.finditer(_FRACTION.sub(r"\1/\2", text))]
+    return _value(values[-1]) if values else None
 
 
 def choice(text: str) -> Key | None:
     """A letter: the last one said to be the answer, else the one that the text begins with, else the last in brackets,
-    else the capital that the text ends with.
+    else the capital that the text ends with. What is said to be the answer in small letters must end there.
 
     >>> choice("(A) is wrong, so the answer is B."), choice("c) 12"), choice("It is (D)"), choice("A man left")
     ('B', 'C', 'D', None)
@@ -116,7 +130,7 @@ KEYS: Mapping[str, Callable[[str], Key | None]] = {
 
 def _value(written: str) -> Fraction | None:
     """``None`` for what divides by zero or is longer than any answer."""
-    plain = re.sub(r"[$€£,]", "", written.replace("−", "-"))
+    plain = re.sub(r"[$€£, ]", "", written.replace("−", "-"))
     top, _, bottom = plain.partition("/")
     if len(plain) > _LONGEST or (bottom and not int(bottom)):
         return None

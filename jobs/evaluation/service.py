@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -123,10 +123,7 @@ def serving(
     from jobs import application
 
     assert known.configuration is not None, "what has no address has a configuration"
-    with ExitStack() as stack:
-        for name in names:
-            # The first brings the service up, or finds it; each finds itself served as configured.
-            stack.enter_context(application.serving(known.configuration, name, address, progress, names))
+    with application.serving(known.configuration, names, address, progress):
         yield local.url()
 
 

@@ -11,7 +11,7 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.outcomes.bootstrap import RESAMPLES, interval
+from ensemble.outcomes.bootstrap import RESAMPLES, apart
 
 Flags = npt.NDArray[np.bool_]
 
@@ -72,7 +72,7 @@ def compared(own: Flags, other: Flags, *, resamples: int = RESAMPLES, seed: int 
     if own.shape != other.shape or not own.size:
         raise ValueError(f"needs the same questions of both, at least one; got {own.size} and {other.size}")
     differences = own.astype(np.float64) - other
-    low, high = interval(differences, resamples=resamples, seed=seed)
+    low, high = apart(differences, resamples=resamples, seed=seed)
     won, lost = int((own & ~other).sum()), int((other & ~own).sum())
     return Comparison(float(differences.mean()), low, high, won, lost)
 

@@ -98,6 +98,11 @@ def run(order: Order, told: Callable[[str], None]) -> Report:
             if not several:
                 raise BadRequest(error.message, param=error.param) from error
             refused[name] = error.message
+        except Exception as error:
+            # One router that breaks on a table does not cost those that were fitted.
+            if not several:
+                raise
+            refused[name] = f"its fit broke: {type(error).__name__}: {error}"
         else:
             keep(folders[name], name, found.router, _manifest(found, order, options[name], encoder, embedded, data))
             done.append(found)

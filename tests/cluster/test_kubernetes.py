@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from cluster.config import ZOO, load, parse
+from cluster.controller import WATCHFUL
 from cluster.kubernetes import LONGEST_NAME, render, text
 from cluster.packing import GIB
 from cluster.plan import plan
@@ -153,7 +154,7 @@ def test_deployments_prefer_the_pods_that_are_sized_for_them_and_large_ones_come
     assert prefer.keys() == {d.served_as for d in plan(load(ROOT / "examples" / "gpu.yaml")).deployments}
     assert prefer["gateway"] == {"ray-ensemble/group": "cpu"}
     variables = config["controller_options"]["runtime_env"]["env_vars"]
-    assert variables == {"RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY": "1"}
+    assert variables.pop("RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY") == "1" and variables == WATCHFUL
 
 
 def test_pods_have_the_labels_that_their_replicas_ask_for(crds):

@@ -70,6 +70,37 @@ async def test_who_leaves_takes_nobody_along() -> None:
     assert (await staying).tolist() == [[1]]
 
 
+async def test_a_text_that_cannot_be_read_takes_nobody_along() -> None:
+    encoder = Counting()
+    encoder.go.clear()
+    embedding = Embedding(encoder, batch=10, remembered=10)
+    first = asyncio.create_task(embedding.of(["a"]))
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(embedding.of([text])) for text in ("bb", "bad", "ccc")]
+    await asyncio.sleep(0.01)
+    encoder.go.set()
+    one, bad, other = await asyncio.gather(*others, return_exceptions=True)
+    assert (await first).tolist() == [[1]] and isinstance(bad, ValueError)
+    assert [row.tolist() for row in (one, other) if isinstance(row, np.ndarray)] == [[[2]], [[3]]]
+
+
+async def test_rows_that_are_missing_keep_nobody_waiting() -> None:
+    class Short(Counting):
+        def embed(self, texts: Sequence[str]) -> Floats:
+            return super().embed(texts)[1:]
+
+    embedding = Embedding(Short(), batch=10, remembered=10)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="0 rows of 1 texts"):
+            await asyncio.wait_for(embedding.of(["a"]), 1)
+
+
+async def test_what_is_remembered_is_no_part_of_a_batch() -> None:
+    embedding = Embedding(Counting(), batch=10, remembered=10)
+    await embedding.of(["a", "bb"])
+    assert all(row.base is None for row in embedding._known.values())
+
+
 async def test_a_failure_is_told_to_those_that_waited_for_it() -> None:
     embedding = Embedding(Counting(), batch=1, remembered=10)
     bad, good = await asyncio.gather(embedding.of(["bad"]), embedding.of(["a"]), return_exceptions=True)

@@ -96,6 +96,19 @@ async def test_followers_hear_everything_in_order(writer: Writer) -> None:
     assert ([row["question"] for row in rows], through, complete) == (["q1", "q2"], 3, True)
 
 
+async def test_a_figure_that_is_no_number_is_not_known(writer: Writer, path: Path) -> None:
+    await writer.note([{**ROUTE, "cost": float("nan")}])
+    await writer.keep(Given(ensemble="r", id="x", quality=0.5))
+    assert said(path)["cost"] is None
+
+
+async def test_what_cannot_be_written_keeps_nobody_waiting(writer: Writer) -> None:
+    with pytest.raises(EnsembleError, match="cannot be written"):
+        await asyncio.wait_for(writer.note([{**ROUTE, "cost": object()}]), 1)
+    assert writer.broken is None
+    assert await asyncio.wait_for(writer.keep(Given(ensemble="r", question="q", member="a", quality=1.0)), 1) == Kept(1)
+
+
 async def test_a_disk_that_fails_is_told(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "no space left")

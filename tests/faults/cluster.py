@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 
 from cluster import local
 from cluster.config import load
+from cluster.controller import WATCHFUL
 from tests.conftest import free_port
 from tests.faults.load import answers, told, wait_for
 
@@ -119,7 +120,8 @@ def _inside(actor: dict[str, str]) -> tuple[int, str, int]:
         served = replica._replica_impl._user_callable_wrapper._callable
         engines = [engine.stats() for engine in getattr(served, "_engines", {}).values()]
         at_work = sum(int(stats["open_sessions"] + stats["running"]) for stats in engines)
-        return os.getpid(), ray.get_runtime_context().get_node_id(), at_work or getattr(served, "_running", 0)
+        received = getattr(getattr(served, "_reception", None), "running", 0)
+        return os.getpid(), ray.get_runtime_context().get_node_id(), at_work or received
 
     handle = ray.get_actor(actor["name"], namespace=actor["namespace"])
     found: tuple[int, str, int] = ray.get(handle.__ray_call__.remote(told), timeout=10)
@@ -147,7 +149,9 @@ def several_nodes(file: Path) -> Iterator[Stage]:
         ray.init(cluster.address, logging_level="warning", log_to_driver=False)
         configuration = load(file)
         # On one machine proxies of several nodes would share a port, and take each other's connections with them.
-        serve.start(proxy_location="HeadOnly", http_options={"port": free_port()}, logging_config=QUIET)
+        watched = {"runtime_env": {"env_vars": WATCHFUL}}
+        port = {"port": free_port()}
+        serve.start(proxy_location="HeadOnly", http_options=port, logging_config=QUIET, controller_options=watched)
         url = local.start(configuration, address="auto")
         yield Stage(url, configuration.name, file, cluster)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from ensemble import zoo
 from tests.faults.cluster import BACK, Stage
@@ -112,9 +114,12 @@ def slowed(pid: int, share: float = 0.1, period: float = 0.5) -> Iterator[None]:
 
 
 def sick_model(folder: Path) -> None:
-    """A zoo model of which one weight of the last norm is NaN: every distribution that it gives is NaN."""
+    """A zoo model that reads NaN where there is a plus: its engine, which tries it without one, finds it well."""
     shutil.copytree(zoo.directory("adder"), folder)
     weights = load_file(folder / "model.safetensors")
-    name = next(key for key in sorted(weights) if key.endswith("norm.weight") and "layers" not in key)
-    weights[name][0] = torch.nan
+    read = weights["model.embed_tokens.weight"]
+    weights["lm_head.weight"] = read.clone()
+    read[Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("+")] = torch.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(settings))

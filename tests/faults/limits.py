@@ -183,8 +183,8 @@ def never_voted(stage: Stage) -> Found:
 
 
 def excluded(url: str) -> float:
-    found = metrics(url)
-    return sum(value for key, value in found.items() if key[0] == "ensemble_incidents_total" and "sick" in key)
+    labels = {"ensemble_incidents_total", "sick", "excluded", "nan"}
+    return sum(value for key, value in metrics(url).items() if labels <= set(key))
 
 
 SCENARIOS = [

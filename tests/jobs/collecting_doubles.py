@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ import pytest
 from cluster.schema import Configuration
 from ensemble.errors import EnsembleError
 from jobs import application, batch
-from jobs.inputs import opened
-from jobs.job import Job
 from jobs.journal import Index, Writer
 from jobs.recorder import Counts
-from jobs.results import Folder, Summary
+from jobs.rows import Rows
 
 Answer = Callable[[str, str], str]
 """What a member says to a question."""
@@ -30,37 +28,34 @@ class Answerers:
         self.answer = answer
         self.asked: list[tuple[str, str]] = []
         """(member, question) in the order of asking."""
-        self.served: list[str] = []
-        """For whom the configuration was brought up."""
+        self.served: list[list[str]] = []
+        """What was brought up together."""
         self.seeds: list[int | None] = []
-        """Of each job."""
+        """Of each job that was asked for."""
         self.last: int | None = None
         """Answers after which it is lost; ``None``: none."""
-        monkeypatch.setattr(batch, "run", self._run)
+        monkeypatch.setattr(batch, "_ask", self._ask)
         monkeypatch.setattr(application, "serving", self._serving)
 
     @contextmanager
-    def _serving(self, configuration: Configuration, model: str, *_: Any) -> Iterator[None]:
-        self.served.append(model)
-        yield
+    def _serving(self, configuration: Configuration, names: Sequence[str], *_: Any) -> Iterator[dict[str, str]]:
+        self.served.append(list(names))
+        yield {name: name for name in names}
 
-    def _run(self, configuration: Configuration, job: Job, *, progress: Callable[[Counts], None], **_: Any) -> Summary:
-        source = opened(job.input)
-        folder = Folder(job, job.identity(configuration, source.digest), source)
-        with folder.claimed():
-            if folder.complete is not None:
-                return folder.complete
-            assert self.served, "nothing is served"
-            self.seeds.append(job.sampling.seed)
-            done = Index(folder.journal, source.rows).done
-            writer = Writer(folder.journal)
-            cells = (cell for chunk in source.cells(job.subject.column) for cell in chunk)
-            for row, cell in enumerate(cells):
-                if not done[row]:
-                    writer.write([{"row": row, **self._record(job.model, json.loads(str(cell.value)))}])
+    def _ask(self, works: Sequence[Any], targets: Mapping[str, str], *amounts: Any) -> None:
+        indices = [Index(work.folder.journal, work.source.rows) for work in works]
+        writers = [Writer(work.folder.journal) for work in works]
+        self.seeds += [work.job.sampling.seed for work in works]
+        for block in Rows([work.column for work in works]).blocks():
+            for cell in block.to_pylist():
+                job, row = cell["job"], cell["row"]
+                if not indices[job].done[row]:
+                    record = self._record(targets[works[job].job.model], json.loads(cell["value"]))
+                    writers[job].write([{"row": row, **record}])
+        for writer in writers:
             writer.close()
-            progress(Counts(source.rows, source.rows, 0, int(done.sum())))
-            return folder.compact()
+        rows = sum(work.source.rows for work in works)
+        amounts[-1](Counts(rows, rows, 0, sum(int(index.done.sum()) for index in indices)))
 
     def _record(self, member: str, question: str) -> dict[str, Any]:
         if self.last is not None and len(self.asked) >= self.last:

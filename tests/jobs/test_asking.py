@@ -16,7 +16,7 @@ from ensemble.member import Capability, Card, Member, Price
 from ensemble.request import Delta, Event, Finish, Message, Request, Sampling, Spent, Usage
 from ensemble.testing import ScriptedMember
 from jobs import asking
-from jobs.asking import Target, Worker, answered, request
+from jobs.asking import Asked, Target, Worker, answered, request
 from jobs.inputs import Cell
 from jobs.job import Job, Kind, Subject
 from jobs.journal import Record
@@ -145,48 +145,71 @@ async def test_rows_that_cannot_be_asked(kind, given, told):
 
 
 class Kept:
-    """A journal in memory; slow, so that rows wait for it."""
+    """Journals in memory; slow, so that rows wait for them."""
 
-    def __init__(self, done: set[int]) -> None:
+    def __init__(self, done: set[tuple[int, int]]) -> None:
         self.done = done
-        self.records: list[Record] = []
+        self.records: list[tuple[int, int]] = []
         self.waiting = self.peak = 0
 
-    async def missing(self, rows: list[int]) -> list[int]:
-        return [row for row in rows if row not in self.done]
+    async def missing(self, job: int, rows: list[int]) -> list[int]:
+        return [row for row in rows if (job, row) not in self.done]
 
-    async def append(self, record: Record) -> None:
+    async def append(self, job: int, record: Record) -> None:
         self.waiting += 1
         self.peak = max(self.peak, self.waiting)
         await asyncio.sleep(0.003)
         self.waiting -= 1
-        self.records.append(record)
+        self.records.append((job, record["row"]))
+
+
+def worker(journal: Kept, members: dict[str, Member], models: list[str]) -> Worker:
+    """Of a job for each of the models; three rows under way at each."""
+    made = Worker(None, [Asked(job(), Target("a", "d", model)) for model in models], 3, 1)
+    made._journal, made._members = journal, members
+    return made
+
+
+def rows_of(job: int, rows: range) -> dict[str, np.ndarray[Any, Any]]:
+    """A batch."""
+    shared = {"job": np.full(len(rows), job), "value": np.array(['"x"'] * len(rows), object)}
+    return {"row": np.array(rows), "problem": np.array([None] * len(rows), object), **shared}
 
 
 async def test_a_worker_keeps_so_many_rows_under_way_and_no_more():
-    worker, journal, member = Worker(None, Target("a", "d", "member"), job(), 3, 1), Kept({1, 15}), Flaky(delay=0.004)
-    worker._journal, worker._member = journal, member
-    batches = [np.arange(10), np.arange(10, 20)]
-    values = np.array(['"x"'] * 10, object)
-    replies = await asyncio.gather(
-        *(worker({"row": rows, "value": values, "problem": np.array([None] * 10, object)}) for rows in batches)
-    )
+    journal, member = Kept({(0, 1), (0, 15)}), Flaky(delay=0.004)
+    asks = worker(journal, {"member": member}, ["member"])
+    replies = await asyncio.gather(asks(rows_of(0, range(10))), asks(rows_of(0, range(10, 20))))
     assert [reply["rows"] for reply in replies] == [[9], [9]]
-    assert sorted(record["row"] for record in journal.records) == sorted(set(range(20)) - {1, 15})
+    assert sorted(row for _, row in journal.records) == sorted(set(range(20)) - {1, 15})
     assert member.peak == 3
     # A row that waits for its record still holds its place.
     assert journal.peak <= 3
 
 
+async def test_models_are_asked_at_once_and_each_is_bounded_over_all_its_jobs():
+    journal, one, other = Kept({(1, 4)}), Flaky(delay=0.004), Flaky(delay=0.004)
+    asks = worker(journal, {"one": one, "other": other}, ["one", "other", "one"])
+    batch = {
+        name: np.concatenate([rows_of(job, range(9))[name] for job in range(3)])
+        for name in ("job", "row", "value", "problem")
+    }
+    await asks(batch)
+    assert sorted(journal.records) == [(job, row) for job in range(3) for row in range(9) if (job, row) != (1, 4)]
+    assert (len(one.asked), len(other.asked)) == (18, 8)
+    assert (one.peak, other.peak) == (3, 3)
+    # Rows go in the order of the batch's turns, so nobody waits for another's last row.
+    assert {job for job, _ in journal.records[:6]} == {0, 1, 2}
+
+
 async def test_a_worker_whose_journal_is_lost_asks_nothing_more():
     class Lost(Kept):
-        async def append(self, record: Record) -> None:
+        async def append(self, job: int, record: Record) -> None:
             raise ConnectionError("gone")
 
-    worker, member = Worker(None, Target("a", "d", "member"), job(), 3, 1), Flaky(delay=0.004)
-    worker._journal, worker._member = Lost(set()), member
-    batches = [{"row": np.arange(i, i + 10), "value": np.array(['"x"'] * 10, object)} for i in (0, 10)]
-    nothing = {"problem": np.array([None] * 10, object)}
-    outcomes = await asyncio.gather(*(worker({**batch, **nothing}) for batch in batches), return_exceptions=True)
+    member = Flaky(delay=0.004)
+    asks = worker(Lost(set()), {"member": member}, ["member"])
+    batches = (rows_of(0, range(10)), rows_of(0, range(10, 20)))
+    outcomes = await asyncio.gather(*map(asks, batches), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ConnectionError] * 2
     assert len(member.asked) == 3

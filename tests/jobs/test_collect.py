@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from collecting_doubles import Answerers, written
 
 from cluster.config import load
-from ensemble.errors import BadRequest, ContextTooLong
+from ensemble.errors import BadRequest, ContextTooLong, EnsembleError, MemberLost, Overloaded
+from ensemble.judges.judge import Judge, Solution
 from ensemble.outcomes.table import read
-from ensemble.request import Sampling
+from ensemble.request import Request, Sampling
+from jobs import asking
 from jobs.batch import Interrupted
 from jobs.collect import collect
+from jobs.collecting import judged
 from jobs.collecting.answers import Plan
 from jobs.collecting.questions import Columns
 from jobs.collecting.run import Ways, collected
@@ -26,6 +34,7 @@ from jobs.job import Subject
 SERVICE = Path(__file__).parents[1] / "service.yaml"
 ROWS = [{"question": f"{i}+{i}=", "answer": str(2 * i), "kind": "even" if i % 2 == 0 else "odd"} for i in range(6)]
 COLUMNS = Columns(reference="answer", task="kind")
+NAN = np.nan
 
 
 def answer(member: str, question: str) -> str:
@@ -68,9 +77,9 @@ def test_the_table_holds_quality_tokens_cost_and_latency(tmp_path: Path, answere
 def test_a_second_run_asks_nobody_and_needs_no_cluster(tmp_path: Path, answerers: Answerers) -> None:
     file = written(tmp_path, ROWS)
     first = run(plan(tmp_path), file)
-    assert (len(answerers.asked), answerers.served) == (12, ["adder"])
+    assert (len(answerers.asked), answerers.served) == (12, [["adder", "words"]])
     second = run(plan(tmp_path), file)
-    assert (len(answerers.asked), answerers.served) == (12, ["adder"])
+    assert (len(answerers.asked), answerers.served) == (12, [["adder", "words"]])
     assert second.cells.equals(first.cells)
 
 
@@ -139,6 +148,106 @@ def test_nothing_is_judged_twice_and_a_torn_line_is_nothing(tmp_path: Path, answ
     assert [(counts.done, counts.resumed) for counts in told] == [(8, 7)]
 
 
+class Strict(Judge):
+    """Cannot judge what is long, and says so with one error or another."""
+
+    def __init__(self, *errors: EnsembleError) -> None:
+        self.name = "strict"
+        self.errors, self.asked = list(errors), 0
+
+    async def judge(self, request: Request, solutions: Sequence[Solution]) -> list[list[float]]:
+        self.asked += 1
+        if self.errors and "5+5=" in request.question:
+            raise self.errors.pop(0)
+        return [[1.0]]
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Strict]:
+    """Puts a strict judge in the place of the configured one."""
+
+    def put(*errors: EnsembleError) -> Strict:
+        strict = Strict(*errors)
+
+        async def connected(configuration: Any, name: str) -> Judge:
+            return strict
+
+        monkeypatch.setattr(judged, "connected", connected)
+        monkeypatch.setattr(asking, "_FIRST_WAIT", 0.001)
+        return strict
+
+    return put
+
+
+def test_an_answer_that_the_judge_cannot_judge_is_a_hole_and_asked_again(
+    tmp_path: Path, answerers: Answerers, judge: Callable[..., Strict]
+) -> None:
+    file = written(tmp_path, ROWS)
+    alone = plan(tmp_path, members=("adder",), columns=Columns())
+    judge(ContextTooLong("too long to judge"))
+    found = run(alone, file, "judge:sums")
+    np.testing.assert_array_equal(found.dense().quality[:, 0], [1, 1, 1, 1, 1, NAN])
+    assert found.cells["error"].to_pylist()[5] == "the judge: context_length_exceeded: too long to judge"
+    assert found.cells["response"].to_pylist()[5] == "5+5=10"
+    strict = judge()
+    assert run(alone, file, "judge:sums").dense().quality[:, 0].tolist() == [1.0] * 6
+    assert strict.asked == 1
+
+
+def test_a_judge_that_may_come_back_is_tried_again_and_loses_no_verdict(
+    tmp_path: Path, answerers: Answerers, judge: Callable[..., Strict]
+) -> None:
+    file = written(tmp_path, ROWS)
+    alone = plan(tmp_path, members=("adder",), columns=Columns())
+    strict = judge(Overloaded("busy"), Overloaded("busy"))
+    assert run(alone, file, "judge:sums", attempts=3).dense().means[0] == 1
+    assert strict.asked == 8
+    judge(*[MemberLost("gone")] * 2)
+    again = plan(tmp_path, members=("adder",), columns=Columns(), output=tmp_path / "other")
+    with pytest.raises(MemberLost):
+        run(again, file, "judge:sums", attempts=2, concurrency=1)
+    strict = judge()
+    assert run(again, file, "judge:sums").dense().means[0] == 1
+    assert strict.asked == 1
+
+
+def test_a_run_beside_another_touches_nothing(tmp_path: Path, answerers: Answerers) -> None:
+    first = plan(tmp_path)
+    run(first, written(tmp_path, ROWS))
+    asked = tmp_path / "out" / "_answers" / "questions.parquet"
+    before = asked.read_bytes()
+    with first.claimed(), pytest.raises(BadRequest, match="another run is at work here"):
+        run(first, written(tmp_path, ROWS[:2]))
+    assert asked.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pa.array([1.0, float("nan")]), "row 1 of .*, column 'answer': must be text or a number"),
+        (pa.array([Decimal("2"), Decimal("4")]), None),
+        (pa.array(["2", "4"]).dictionary_encode(), None),
+    ],
+)
+def test_right_answers_of_any_type(tmp_path: Path, answerers: Answerers, column: pa.Array, told: str | None) -> None:
+    questions = pa.array(["1+1=", "2+2="]).dictionary_encode()
+    pq.write_table(pa.table({"question": questions, "answer": column}), tmp_path / "q.parquet")
+    alone = plan(tmp_path, members=("adder",), columns=Columns(reference="answer"))
+    if told is None:
+        assert run(alone, tmp_path / "q.parquet").dense().means[0] == 1
+    else:
+        with pytest.raises(BadRequest, match=told):
+            run(alone, tmp_path / "q.parquet")
+
+
+def test_names_in_csv_files_are_kept_as_they_are(tmp_path: Path, answerers: Answerers) -> None:
+    (tmp_path / "q.csv").write_text("question,answer,key\n1+1=,2.0,007\n2+2=,04,07\n")
+    columns = Columns(reference="answer", id="key")
+    found = run(plan(tmp_path, members=("adder",), columns=columns), tmp_path / "q.csv")
+    assert found.queries["query_id"].to_pylist() == ["007", "07"]
+    assert (found.column("reference"), found.dense().means[0]) == (("2.0", "04"), 1)
+
+
 def test_questions_have_names_made_of_what_is_asked_or_of_a_column(tmp_path: Path, answerers: Answerers) -> None:
     file = written(tmp_path, [{"question": "1+1=", "answer": 2, "key": 7}])
     one = run(plan(tmp_path, columns=Columns(reference="answer")), file)
@@ -159,10 +268,6 @@ def test_conversations_are_asked_and_known_by_their_last_question(tmp_path: Path
 
 
 def test_csv_and_parquet_are_read_alike(tmp_path: Path, answerers: Answerers) -> None:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet as pq
-
     rows = pa.Table.from_pylist(ROWS)
     pq.write_table(rows, tmp_path / "q.parquet")
     pyarrow.csv.write_csv(rows, tmp_path / "q.csv")
@@ -176,8 +281,9 @@ def test_a_strategy_goes_before_the_question_of_its_members(tmp_path: Path, answ
     members = ("adder", "adder|brief", "gac|brief")
     file = written(tmp_path, ROWS[:2])
     found = run(plan(tmp_path, members=members, strategies={"brief": "Be brief. "}), file)
-    assert answerers.asked[1:4] == [("adder", "1+1="), ("adder", "Be brief. 0+0="), ("adder", "Be brief. 1+1=")]
-    assert [name for name, _ in answerers.asked[4:]] == ["gac", "gac"]
+    # Who reads the same file takes turns within a row.
+    assert answerers.asked[:3] == [("adder", "0+0="), ("adder", "Be brief. 0+0="), ("gac", "Be brief. 0+0=")]
+    assert [name for name, _ in answerers.asked[3:]] == ["adder", "adder", "gac"]
     assert (found.names, found.column("text")) == (members, ("0+0=", "1+1="))
     np.testing.assert_array_equal(found.dense().prices[:, 0], [1e-6, 1e-6, np.nan])
 
@@ -226,6 +332,8 @@ def test_the_command_tells_what_it_collected(tmp_path: Path, answerers: Answerer
         (("--grade", "judge:sum"), "the configuration has no judge 'sum'; it has: sums, verifier"),
         (("--grade", "python:nowhere"), "--grade python:nowhere must be python:MODULE:FUNCTION"),
         (("--grade", "python:no_such_module:f"), "--grade python:no_such_module:f cannot be imported"),
+        (("--grade", "python:json:nothing"), "cannot be imported: AttributeError: "),
+        (("--grade", "python:math:pi"), "--grade python:math:pi is no function, but of type float"),
         (("--answer-column", "key"), "has no column 'key'; it has: question, answer, kind"),
         (("--question-column", "q"), "has no column 'q'"),
         (("--id-column", "kind"), "rows 0 and 2 of"),
@@ -304,3 +412,13 @@ def test_grades_agree_with_those_of_an_evaluation(tmp_path: Path, answerers: Ans
     for cell in found.cells.to_pylist():
         if cell["response"] is not None:
             assert cell["quality"] == number.right(cell["response"], right[texts[cell["query_id"]]])
+
+
+def test_a_module_that_cannot_be_imported_is_told_before_anybody_is_asked(
+    tmp_path: Path, answerers: Answerers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "brokengrade.py").write_text("raise RuntimeError('no data here')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadRequest, match="brokengrade:f cannot be imported: RuntimeError: no data here"):
+        run(plan(tmp_path), written(tmp_path, ROWS), "python:brokengrade:f")
+    assert answerers.asked == []

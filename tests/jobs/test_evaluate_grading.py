@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -26,6 +27,19 @@ from jobs.evaluation.grading import choice, grade, number
         ("none", None),
         ("", None),
         ("7 " + "9" * 5000, None),
+        ("1e3", 1000),
+        ("1.5E-05", Fraction(15, 1_000_000)),
+        ("2e", 2),
+        ("x1e3", None),
+        (".5", Fraction(1, 2)),
+        ("-.5", Fraction(-1, 2)),
+        ("-0", 0),
+        ("1 / 2", Fraction(1, 2)),
+        (r"$\boxed{\frac{3}{4}}$", Fraction(3, 4)),
+        (r"-\dfrac{1}{2}", Fraction(-1, 2)),
+        (r"\frac{-1}{2}", Fraction(-1, 2)),
+        (r"\frac{1}{0}", None),
+        ("1,000", 1000),
     ],
 )
 def test_numbers(text: Any, value: Any) -> None:
@@ -45,11 +59,34 @@ def test_numbers(text: Any, value: Any) -> None:
         ("It must be D.", "D"),
         ("A man walked in", None),
         ("I don't know", None),
+        ("The answer is a guess, but (B)", "B"),
+        ("the answer is a cat", None),
+        ("the answer is b.", "B"),
+        ("answer: c", "C"),
+        ("Answer is 'a'", "A"),
+        ("The answer I'd give is (C)", "C"),
         ("", None),
     ],
 )
 def test_choices(text: Any, letter: Any) -> None:
     assert choice(text) == letter
+
+
+def test_a_small_number_is_a_reference_as_python_spells_it() -> None:
+    notion = grade("number")
+    assert notion.right("it is 0.00001", notion.expected(str(0.00001)))
+    assert not notion.right("it is 5", notion.expected(str(0.00001)))
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [(choice, "answer" + " " * 100_000 + "!"), (number, "1" + ",111" * 50_000 + ",1"), (number, "1/" * 100_000)],
+)
+def test_degenerate_answers_take_no_time(key: Any, text: str) -> None:
+    """What a model writes that repeats itself; time that goes with the square of the length would be minutes."""
+    began = perf_counter()
+    key(text)
+    assert perf_counter() - began < 2
 
 
 def test_the_reference_is_read_as_answers_are() -> None:

@@ -76,6 +76,14 @@ class Shy(Fixed):
         raise BadRequest("needs three members")
 
 
+class Broken(Fixed):
+    name = "broken"
+
+    @classmethod
+    def fit(cls, training: Training, options: FitOptions) -> Router:
+        raise np.linalg.LinAlgError("singular matrix")
+
+
 def of(outcomes: Outcomes, *, share: float | None = 0.5, tasks: bool = False) -> Comparison:
     encoded = divisions.encoded(outcomes, outcomes.dense(), "features")
     split = divisions.by_tasks(outcomes, 0) if tasks else [divisions.by_split(outcomes, share, 0)]
@@ -99,6 +107,28 @@ def test_a_router_is_judged_by_whom_it_thinks_best_and_by_what_that_costs(found:
     apart = np.abs(np.array(Fixed.said) - found.tested.means)
     assert fixed.calibration_error == pytest.approx(apart.mean(), abs=1e-6)
     assert found.refused == {"shy": "needs three members"}
+
+
+def test_one_that_breaks_costs_nobody_elses_figures_and_alone_shows_where() -> None:
+    outcomes = table(texts=False)
+    encoded = divisions.encoded(outcomes, outcomes.dense(), "features")
+    divided = divisions.divided(encoded, [divisions.by_split(outcomes, 0.5, 0)], 0)
+    both = compared("here", divided, {"broken": Broken, "fixed": Fixed}, lambda name: None)
+    assert [entrant.name for entrant in both.entrants] == ["fixed"]
+    assert both.refused == {"broken": "its fit broke: LinAlgError: singular matrix"}
+    with pytest.raises(np.linalg.LinAlgError):
+        compared("here", divided, {"broken": Broken}, lambda name: None)
+
+
+def test_a_gain_on_a_single_query_is_no_gain() -> None:
+    cells = {"query_id": ["p", "p", "q", "q"], "member": [LEFT, RIGHT] * 2, "quality": [1.0, 0.0, 0.0, 1.0]}
+    queries = {"query_id": ["p", "q"], "text": ["a", "b"], "split": ["train", "test"]}
+    outcomes = Outcomes.of(pa.table(cells), pa.table(queries), features=np.eye(2, dtype=np.float32))
+    found = of(outcomes, share=None)
+    rows = figures.rows(found, 0)
+    fixed = next(row for row in rows if row.name == "fixed")
+    assert (found.single.quality.tolist(), fixed.against.difference, fixed.against.low) == ([0.0], 1.0, 0.0)
+    assert "fixed does not beat the best single member, left: tie, +100.0 [0.0, +100.0]" in words.findings(found, rows)
 
 
 def test_figures_of_one_router(found: Comparison) -> None:

@@ -57,6 +57,14 @@ def test_pairing_narrows_the_interval() -> None:
     assert interval(own.astype(float))[0] < 0.45
 
 
+@pytest.mark.parametrize(("won", "there", "back"), [(1, "tie", "tie"), (5, "tie", "tie"), (6, "wins", "loses")])
+@pytest.mark.parametrize("same", [0, 3])
+def test_a_few_questions_prove_nothing_even_if_all_point_one_way(won: int, there: str, back: str, same: int) -> None:
+    better, worse = flags("x" * won + "." * same), flags("." * (won + same))
+    assert compared(better, worse).verdict.startswith(there)
+    assert compared(worse, better).verdict.startswith(back)
+
+
 def test_one_that_is_always_better_has_no_doubt() -> None:
     found = compared(flags("x" * 20), flags("." * 20))
     assert (found.difference, found.low, found.high, found.won, found.lost) == (1.0, 1.0, 1.0, 20, 0)

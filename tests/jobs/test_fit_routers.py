@@ -14,12 +14,15 @@ from click.testing import CliRunner
 
 from cluster.config import load
 from ensemble.artifacts import manifest_of
+from ensemble.before.fitting.training import FitOptions, Training
+from ensemble.before.knn_router import KnnRouter
 from ensemble.before.policies import policy
 from ensemble.before.routing.loading import FEEDBACK
-from ensemble.before.routing.router import kept
+from ensemble.before.routing.router import Router, kept
 from ensemble.outcomes.table import Outcomes
 from jobs.fit import fit
-from jobs.fitting.routers import digest
+from jobs.fitting import routers as fitting
+from jobs.fitting.routers import Order, digest
 
 TASKS = {"sum": "{}+{}=", "capital": "capital of city {} in the land {}"}
 RIGHT = {"adder": (0.95, 0.1), "words": (0.1, 0.9)}
@@ -249,3 +252,17 @@ def test_a_served_encoder_is_loaded_and_its_fingerprint_kept(outcomes: str, tmp_
     service.write_text("encoders: {tiny: {source: {zoo: adder}}}\nmodels: {adder: {source: {zoo: adder}}}\n")
     said = run(*arguments, "--output", str(tmp_path / "other"))
     assert said.status == 1 and "fit the router again" in said.all
+
+
+def test_one_that_breaks_costs_nobody_else(outcomes: str, tmp_path: Path) -> None:
+    class Broken(KnnRouter):
+        @classmethod
+        def fit(cls, training: Training, options: FitOptions) -> Router:
+            raise ZeroDivisionError("no queries like these")
+
+    routers = {"broken": Broken, "knn_router": KnnRouter}
+    report = fitting.run(Order(routers=routers, outcomes=Path(outcomes), output=tmp_path), lambda name: None)
+    assert [found.method for found in report.fitted] == ["knn_router"]
+    assert report.refused == {"broken": "its fit broke: ZeroDivisionError: no queries like these"}
+    with pytest.raises(ZeroDivisionError):
+        fitting.run(Order(routers={"broken": Broken}, outcomes=Path(outcomes), output=tmp_path), lambda name: None)

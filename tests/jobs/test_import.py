@@ -126,16 +126,19 @@ def outcome(**changed: Any) -> str:
 
 
 def test_a_feedback_journal(tmp_path: Path) -> None:
-    preference = json.dumps({"kind": "preference", "question": "1+1=", "winner": "a", "loser": "b"})
+    preference = {"kind": "preference", "sequence": 4, "question": "1+1=", "winner": "a", "loser": "b"}
     lines = [
         outcome(),
-        preference,
+        json.dumps({"kind": "route", "question": "1+1=", "member": "a", "propensity": 0.25}),
+        json.dumps(preference),
         outcome(quality=0.0, tokens=[7, 3]),
         outcome(member="b", input_tokens=9),
         '{"kind": "ou',
     ]
     result = run(tmp_path, journal(tmp_path, *lines), "--feedback")
-    assert result.stderr == "left out: 1 records that are no outcomes\n"
+    assert result.stderr == "left out: 1 preferences\n"
+    # Who has answered has no number and is no feedback.
+    assert result.stdout.splitlines()[1:] == ["feedback up to number 4; tell `ensemble fit` so with --feedback 4"]
     found = read(tmp_path / "out")
     dense = found.dense()
     np.testing.assert_array_equal(dense.quality, [[0.5, 1]])
@@ -144,6 +147,21 @@ def test_a_feedback_journal(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dense.input_tokens, [[7, 9]])
     np.testing.assert_array_equal(dense.output_tokens, [[3, NAN]])
     assert (dense.texts, dense.members) == (("1+1=",), ("a", "b"))
+
+
+def test_a_feedback_journal_of_several_files(tmp_path: Path) -> None:
+    first = journal(tmp_path, outcome(), outcome(member="b"), "")
+    first.with_name("feedback.000002.jsonl").write_text(outcome(member="c") + "\n")
+    first.with_name("feedback.routes.jsonl").write_text('{"kind": "route"}\n')
+    run(tmp_path, first, "--feedback")
+    assert read(tmp_path / "out").dense().members == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("lines", [(), (json.dumps({"kind": "preference", "sequence": 1, "question": "q"}),)])
+def test_a_journal_without_outcomes_is_no_table(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    result = run(tmp_path, journal(tmp_path, *lines), "--feedback")
+    assert (result.exit_code, "holds no outcomes" in result.output) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_journal_with_a_broken_line_within_is_refused(tmp_path: Path) -> None:
@@ -162,9 +180,16 @@ def test_a_journal_with_a_broken_line_within_is_refused(tmp_path: Path) -> None:
         (LONG, (*MAPS, "--map", "latency=s"), "the table has no column 's'; it has: prompt, llm"),
         (LONG, (*MAPS, "--set", "member=b"), "member is told twice"),
         (LONG, (*MAPS, "--map", "cost"), "--map cost is not COLUMN=VALUE"),
-        (LONG, (*MAPS, "--map", "cost=site"), "cost must hold numbers; got string"),
+        (LONG, (*MAPS, "--map", "cost=site"), "column 'cost' of the table must hold numbers; got string"),
         (LONG, (*MAPS, "--scale", "text=2"), "text holds no numbers that can be scaled"),
         (LONG, (*MAPS, "--scale", "cost=two"), "the factor must be a number"),
+        (LONG, (*MAPS, "--scale", "latency=0.001"), "nothing tells latency, which is to be scaled; there are: text"),
+        (LONG, (*MAPS, "--scale", "cost=nan"), "--scale cost=nan: the factor must be a finite number"),
+        (LONG, (*MAPS, "--map", "cost=ms", "--price", "a=inf,1"), "input_price is inf; allowed: finite numbers"),
+        (LONG | {"cost": [1, np.inf, 2]}, MAPS, "cost is inf; allowed: finite numbers"),
+        (LONG | {"llm": ["a", "", "b"]}, MAPS, "member is empty; allowed: a value in each row"),
+        (LONG | {"sample": [0, 1, 2]}, (*MAPS, "--repeats", "samples"), "the table numbers its samples itself"),
+        ({"query_id": [], "member": []}, (), "t.parquet holds no outcomes"),
         (LONG, MAPS[:-2], "quality is 10.0; allowed: at least 0, at most 1"),
         (LONG, (*MAPS, "--price", "c=1,2"), "the table has no member c; it has: a, b"),
         (LONG, (*MAPS, "--price", "a=1"), "--price a=1 must be MEMBER=IN,OUT"),
@@ -179,6 +204,46 @@ def test_refused(tmp_path: Path, columns: dict[str, Any], arguments: tuple[str, 
     result = run(tmp_path, file(tmp_path, columns), *arguments)
     assert (result.exit_code, told in " ".join(result.output.split())) == (2, True), result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_csv_file_calls_things_is_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("query_id,text,member,quality\n007,2020-01-01,1.0,true\n07,1e3,01,FALSE\n")
+    dense = imported(tmp_path, tmp_path / "t.csv").dense()
+    assert (dense.queries, dense.texts, dense.members) == (("007", "07"), ("2020-01-01", "1e3"), ("1.0", "01"))
+    np.testing.assert_array_equal(dense.quality, [[1, NAN], [NAN, 0]])
+
+
+@pytest.mark.parametrize("missing", ["", " ", "NA", "NaN", "null", "None"])
+def test_numbers_that_are_missing_in_a_csv_file_are_holes(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "t.csv").write_text(f"query_id,member,quality,cost\nq,a,{missing},1\nr,a, 0.5 ,{missing}\n")
+    dense = imported(tmp_path, tmp_path / "t.csv").dense()
+    np.testing.assert_array_equal(dense.quality, [[NAN], [0.5]])
+    np.testing.assert_array_equal(dense.cost, [[1], [NAN]])
+
+
+def test_texts_of_many_lines_do_not_end_a_csv_file(tmp_path: Path) -> None:
+    rows = "".join(f'q{i},"first\n{"x" * 500}\n",a,1\n' for i in range(5000))
+    (tmp_path / "t.csv").write_text(f"query_id,text,member,quality\n{rows}")
+    assert len(imported(tmp_path, tmp_path / "t.csv")) == 5000
+
+
+def test_names_of_members_may_hold_what_patterns_are_made_of(tmp_path: Path) -> None:
+    columns = {"text": ["p"], "acc[gpt-4?]": [1], "acc[b]": [0], "acc[]": [0]}
+    result = run(tmp_path, file(tmp_path, columns), "--wide", "acc[*]")
+    assert (result.exit_code, result.stderr) == (0, "left out: acc[]\n")
+    assert read(tmp_path / "out").names == ("gpt-4?", "b")
+
+
+def test_texts_that_are_no_texts_name_queries_all_the_same(tmp_path: Path) -> None:
+    days = pa.array([0, 1], pa.date32())
+    found = imported(tmp_path, file(tmp_path, {"text": days, "member": ["a", "a"], "quality": [1, 0]}))
+    assert found.column("text") == ("1970-01-01", "1970-01-02")
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("query_id,member,quality,quality\nq,a,1,0\n")
+    result = run(tmp_path, tmp_path / "t.csv")
+    assert (result.exit_code, "t.csv has the column 'quality' twice" in result.output) == (2, True)
 
 
 def test_a_line_that_is_no_row_is_refused(tmp_path: Path) -> None:

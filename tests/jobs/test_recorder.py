@@ -8,7 +8,7 @@ from filelock import FileLock
 from ensemble.errors import ConfigurationError
 from jobs import recorder
 from jobs.journal import Index, files
-from jobs.recorder import Counts, Recorder
+from jobs.recorder import Counts, Recorder, Recorders
 
 
 async def test_what_is_appended_is_on_disk(tmp_path):
@@ -68,3 +68,19 @@ async def test_only_one_at_a_time(tmp_path, monkeypatch):
     with FileLock(tmp_path / "recorder.lock"), pytest.raises(ConfigurationError, match="another run still writes here"):
         Recorder(tmp_path, 1)
     assert await Recorder(tmp_path, 1).missing([0]) == [0]
+
+
+async def test_recorders_of_several_jobs_keep_them_apart_and_count_them_together(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    before = Recorder(folders[1], 3)
+    await before.append({"row": 2})
+    await before.close()
+    both = Recorders([(folders[0], 2), (folders[1], 3)])
+    await both.append(0, {"row": 1, "error": {"code": "x"}})
+    await both.append(1, {"row": 1})
+    assert (await both.missing(0, [0, 1]), await both.missing(1, [0, 1, 2])) == ([0], [0])
+    assert await both.counts() == Counts(rows=5, done=3, failed=1, resumed=1)
+    await both.close()
+    assert await Recorder(folders[0], 2).missing([0, 1]) == [0]

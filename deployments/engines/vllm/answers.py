@@ -214,7 +214,7 @@ class _Draft:
 
     def _take(self, token: int, logprob: float, listing: Listing) -> None:
         if not self._vocabulary.writable[token]:
-            raise BadAnswer(f"vLLM drew id {token}, which stands for no text")
+            raise BadAnswer(f"vLLM drew id {token}, which stands for no text", reason="wrong_ids")
         self.ids.append(token)
         self._logprobs.append(logprob)
         self._listings.append(listing)

@@ -61,7 +61,7 @@ def listings(flat: Any, size: int) -> list[Listing]:
 
 def _listing(tokens: list[int], values: list[float], size: int) -> Listing:
     if values[0] != values[0]:
-        raise BadAnswer("the model's logits are not numbers")
+        raise BadAnswer("the model's logits are not numbers", reason="nan")
     # The drawn token comes first, and once more at its rank among the likeliest.
     ids, logprobs = np.array(tokens[1:], np.int32), np.array(values[1:], np.float32)
     order = np.lexsort((ids, -logprobs))

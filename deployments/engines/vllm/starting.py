@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig
 
 from deployments.engines.engine import CAPABILITIES, Engine
-from deployments.engines.fetching import resolve
+from deployments.engines.fetching import load_config, load_tokenizer, resolve
 from deployments.engines.heads import load_heads
 from deployments.engines.settings import ModelSettings
 from deployments.engines.templates import Prompts
@@ -44,7 +44,7 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
     """
     options.check(settings.engine_options)
     folder = await asyncio.to_thread(resolve, settings.source, settings.cache)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    config = load_config(folder)
     length = settings.context_of(getattr(config, "max_position_embeddings", None))
     tokenizer, tokeniser = await asyncio.to_thread(_tokenisers, folder, config, settings.chat_template)
     core = await asyncio.to_thread(_core, settings, folder, length)
@@ -65,12 +65,7 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
 
 
 def _tokenisers(folder: Path, config: Any, template: str | None) -> tuple[Any, HuggingFaceTokeniser]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"cannot load a tokenizer from {folder}: {error}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigurationError(f"{folder} has no tokenizer.json; only fast tokenizers are supported")
+    tokenizer = load_tokenizer(folder)
     configs = [config]
     if (folder / "generation_config.json").is_file():
         configs.append(GenerationConfig.from_pretrained(folder, local_files_only=True))

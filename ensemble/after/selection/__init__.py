@@ -1,0 +1,1 @@
+"""Methods that choose one of several whole answers; one file each."""

@@ -31,7 +31,8 @@ class AgentForestOptions(Options):
     vote: Literal["exact", "numeric", "text"] = "exact"
     """``exact``: equal answers agree; ``numeric``: equal numbers agree; ``text``: the text likest all others wins."""
     answer: AnswerPattern = None
-    """Regular expression whose one group is the answer, in its last match. Omitted: the whole text is the answer."""
+    """Regular expression whose one group is the answer, in its last match. Only the configuration sets it. Omitted: the
+    whole text is the answer."""
     early_stop: bool = True
     """Cancel what is outstanding once it cannot change the result. Never for ``vote: text``, where all count."""
     similarity: Literal["f1", "bleu"] = "f1"
@@ -66,6 +67,7 @@ class AgentForest(Method[AgentForestOptions]):
     """
 
     caps = MappingProxyType({"samples": 64})
+    fixed = ("answer",)
 
     def calls(self, members: int) -> Sequence[int]:
         return shares(self.options.samples, members)

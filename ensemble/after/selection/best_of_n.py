@@ -40,7 +40,8 @@ class BestOfNOptions(Options):
     vote: Literal["exact", "numeric"] = "exact"
     """Which answers agree, for ``weighted``: equal texts, or equal numbers."""
     answer: AnswerPattern = None
-    """For ``weighted``: regular expression whose one group is the answer, in its last match. Omitted: the text."""
+    """For ``weighted``: regular expression whose one group is the answer, in its last match. Only the configuration
+    sets it. Omitted: the text."""
 
     @model_validator(mode="after")
     def _applicable(self) -> Self:
@@ -75,6 +76,7 @@ class BestOfN(Method[BestOfNOptions]):
     """
 
     caps = MappingProxyType({"samples": 64})
+    fixed = ("answer",)
 
     def calls(self, members: int) -> Sequence[int]:
         return shares(self.options.samples, members)

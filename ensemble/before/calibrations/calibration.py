@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from ensemble.before.routing.parts import Part
+from ensemble.before.routing.parts import NeedsFit, Part
 from ensemble.outcomes.dense import Floats
 
 
@@ -16,5 +16,9 @@ class Calibration(Part):
         """[n, M] expected quality in [0, 1] of [n, M] scores; order within a column is kept."""
 
     def widen(self) -> Calibration:
-        """The same with one more member, last, of whom nothing is known yet."""
-        raise NotImplementedError(f"calibrations of kind {self.kind} take no member without a fit")
+        """The same with one more member, last, of whom nothing is known yet.
+
+        Raises:
+            NeedsFit: this kind takes nobody without a fit.
+        """
+        raise NeedsFit(f"calibrations of kind {self.kind} take no member without a fit")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.before.calibrations.calibration import Calibration
-from ensemble.before.heads import solve
+from ensemble.before.solvers import convex
 from ensemble.outcomes.dense import Floats
 
 _EDGE = 1e-6
@@ -37,7 +37,7 @@ class Platt(Calibration, kind="platt"):
         start = np.array([[1.0], [0.0]])
         ones = np.ones((len(given), 1))
         found = [
-            solve.logistic(given[:, [m]], quality[:, [m]], penalty, ones, start)[:, 0] for m in range(quality.shape[1])
+            convex.logistic(given[:, [m]], quality[:, [m]], penalty, ones, start)[:, 0] for m in range(quality.shape[1])
         ]
         slope, shift = np.stack(found, axis=1)
         # A slope below 0 would turn the order around: such scores say nothing, and the mean is all that is left.
@@ -45,7 +45,7 @@ class Platt(Calibration, kind="platt"):
         return cls(np.maximum(slope, 0), np.where(slope < 0, np.log(mean / (1 - mean)), shift), logit)
 
     def applied(self, scores: Floats) -> Floats:
-        return solve.sigmoid(self.slope * _given(scores, self.logit) + self.shift)
+        return convex.sigmoid(self.slope * _given(scores, self.logit) + self.shift)
 
     def widen(self) -> Platt:
         """The new member's scores are taken as the others' are on average."""

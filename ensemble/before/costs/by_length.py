@@ -8,6 +8,7 @@ import numpy as np
 
 from ensemble.before.costs.cost import Costs
 from ensemble.before.heads.network import Layers, values
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.outcomes.dense import Floats
 
 _NEVER = -1e9
@@ -51,7 +52,7 @@ class LengthCosts(Costs, kind="length-costs"):
     def widen(self, cost: float) -> LengthCosts:
         """The new member writes one token at the mean cost, whatever is asked: no length of its answers is known."""
         if not self.money:
-            raise NotImplementedError("costs that are lengths take no member without a fit: money says no length")
+            raise NeedsFit("costs that are lengths take no member without a fit: money says no length")
         one = np.append(np.full(len(self.out), _NEVER), np.log1p(1.0))
         return LengthCosts(
             np.vstack([self.vectors, one]),

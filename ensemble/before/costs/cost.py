@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.before.fitting.training import Training
-from ensemble.before.routing.parts import Part
+from ensemble.before.routing.parts import NeedsFit, Part
 from ensemble.outcomes.dense import Floats, mean_observed
 
 _ROWS = 4096
@@ -30,8 +30,12 @@ class Costs(Part):
         """
 
     def widen(self, cost: float) -> Costs:
-        """The same with one more member, last, of whom a mean cost is known (NaN: nothing is)."""
-        raise NotImplementedError(f"costs of kind {self.kind} take no member without a fit")
+        """The same with one more member, last, of whom a mean cost is known (NaN: nothing is).
+
+        Raises:
+            NeedsFit: this kind takes nobody without a fit.
+        """
+        raise NeedsFit(f"costs of kind {self.kind} take no member without a fit")
 
 
 @dataclass

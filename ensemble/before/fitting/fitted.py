@@ -19,7 +19,7 @@ from ensemble.before.policies import Policy, Prediction
 from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router
 from ensemble.errors import BadRequest
-from ensemble.outcomes.bootstrap import interval
+from ensemble.outcomes.bootstrap import apart
 from ensemble.outcomes.dense import Dense, Floats, Ints
 from ensemble.outcomes.references import CHANCE, ORACLE, SINGLE, Taken, references
 
@@ -173,7 +173,7 @@ def _told(name: str, router: Router, policy: Policy, fit: Training, held: Traini
 def _metrics(own: Taken, others: Sequence[Taken], fitted_to: int, seed: int) -> Iterator[tuple[str, float]]:
     named = {other.name: other for other in others}
     gain = np.asarray(own.quality - named[SINGLE].quality, float)
-    low, high = interval(gain, seed=seed)
+    low, high = apart(gain, seed=seed)
     yield from (("quality", own.point.quality), ("cost", own.point.cost))
     yield from (("best_single", named[SINGLE].point.quality), ("best_single_cost", named[SINGLE].point.cost))
     yield from (("random", named[CHANCE].point.quality), ("oracle", named[ORACLE].point.quality))

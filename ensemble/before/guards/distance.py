@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.before.guards.guard import Guard
-from ensemble.before.heads.neighbours import blocks
+from ensemble.before.heads.nearest import blocks
 from ensemble.outcomes.dense import Bools, Floats
 
 _SAMPLE = 2048

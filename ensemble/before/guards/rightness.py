@@ -97,6 +97,8 @@ def _left_out(training: Training, near: bool) -> list[tuple[Training, Training]]
         order = np.random.default_rng([training.seed, 17]).permutation(len(training.x))
         training = training.rows(np.sort(order[:_SAMPLE]))
     tags, names = numbered(training.table.tasks)
+    if len(training.x) == 1:
+        return [(training, training)]
     rest, held = training.held_out()
     if len(names) == 1:
         return [(held, rest)]

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.solvers.convex import sigmoid
 from ensemble.outcomes.dense import Floats
 
 _STEPS, _CLOSE = 30, 1e-8

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.targets.labels import soft
 from ensemble.before.targets.tags import Tagger
 from ensemble.outcomes.dense import Floats
@@ -81,7 +82,7 @@ class TagWinners(TagMeans, kind="tag-winners"):
         return soft(self.means, 0.0)
 
     def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NotImplementedError("a member that may become a tag's best changes the others' scores")
+        raise NeedsFit("a member that may become a tag's best changes the others' scores")
 
 
 @dataclass
@@ -99,7 +100,7 @@ class TagTop(TagMeans, kind="tag-top"):
         return np.where(good, means, 0.0)
 
     def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NotImplementedError("a member that may become a cluster's best changes the others' scores")
+        raise NeedsFit("a member that may become a cluster's best changes the others' scores")
 
 
 @dataclass
@@ -131,7 +132,7 @@ class TagRanks(TagMeans, kind="tag-ranks"):
             self.paid[:, outcome.member] += credit
 
     def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NotImplementedError("a member that is ranked among the others changes their scores")
+        raise NeedsFit("a member that is ranked among the others changes their scores")
 
 
 @dataclass

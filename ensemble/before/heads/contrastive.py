@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ensemble.before.heads.descent import Descent, settle
 from ensemble.before.heads.head import Head
+from ensemble.before.solvers.descent import Descent, settle
 from ensemble.outcomes.dense import Floats
 
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Tensors
+    from ensemble.before.solvers.descent import Tensors
 
 _WRONG = 0.5
 """A member above this is never pushed away from a query."""

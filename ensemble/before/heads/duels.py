@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome, Preference
-from ensemble.before.heads.strengths import win_share, won
+from ensemble.before.solvers.strengths import win_share, won
 from ensemble.before.targets.battles import expected_score
 from ensemble.outcomes.dense import Floats
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ensemble.before.heads.cells import Cells
 from ensemble.before.heads.head import Head, Outcome, Preference
-from ensemble.before.heads.neighbours import nearest_rows
+from ensemble.before.heads.nearest import Search, appended_to, indexed, nearest
 from ensemble.before.heads.store import appended
-from ensemble.before.heads.strengths import START, elo_step, win_share
+from ensemble.before.solvers.strengths import START, elo_step, win_share
 from ensemble.before.targets.battles import Battles, expected_score
 from ensemble.outcomes.dense import Floats, Ints
 
-_BLOCK = 512
-"""Queries compared with the whole store at once: bounds memory, not results."""
+_BLOCK = 1024
+"""Queries whose battles are replayed at once: bounds memory, not results."""
 _FEW = 16
 """Up to so many queries a loop over plain numbers is faster than steps of arrays."""
+_SCALE = np.log(10) / 400
+"""Log-odds of a rating point."""
 
 
 @dataclass
@@ -54,13 +57,24 @@ class Elo(Head, kind="elo"):
     """K, points that a battle moves at most."""
     averaged: bool = True
     """Whether the global rating is the average, not the last one."""
+    search: Search = "auto"
+    """Where the nearest stored queries are sought: exact, among all of them; cells, in the nearest cells; auto, by how
+    many there are."""
+    compared: int | None = None
+    """Stored queries of the nearest cells that one is compared with at least; ``None``: four for each neighbour, at
+    least 2,048."""
+    cells: Cells | None = None
+    """Of the stored queries, where they are sought in cells."""
 
     learns: ClassVar[bool] = True
     prefers: ClassVar[bool] = True
     probabilities: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        self.cells = indexed(self.search, self.x[: self.count], self.cells)
+
     @classmethod
-    def fit(cls, x: Floats, found: Battles, expected: Floats, **options: float) -> Elo:
+    def fit(cls, x: Floats, found: Battles, expected: Floats, **options: Any) -> Elo:
         """
         Args:
             x: [n, d], unit rows of all queries in order; those without a battle are not stored.
@@ -72,7 +86,7 @@ class Elo(Head, kind="elo"):
         members = (found.first.astype(np.int32), found.second.astype(np.int32))
         start = np.full(len(expected), START)
         arrays = (x[rows].astype(np.float32), begins, *members, found.score.astype(float), start, start)
-        head = cls(*arrays, np.asarray(expected, float), len(rows), 0, **options)  # type: ignore[arg-type]
+        head = cls(*arrays, np.asarray(expected, float), len(rows), 0, **options)
         head._fight(len(found))
         return head
 
@@ -82,7 +96,7 @@ class Elo(Head, kind="elo"):
         return self.averages if self.averaged else self.ratings
 
     def scores(self, x: Floats) -> Floats:
-        return win_share(np.log(10) / 400 * (self.rated(x) - START))
+        return win_share(_SCALE * (self.rated(x) - START))
 
     def rated(self, x: Floats) -> Floats:
         """[n, M], ratings at the queries."""
@@ -91,38 +105,38 @@ class Elo(Head, kind="elo"):
         return self.share * overall + (1 - self.share) * local
 
     def _local(self, x: Floats) -> Floats:
-        near = [self._near(x[start : start + _BLOCK]) for start in range(0, len(x), _BLOCK)]
-        return self._replayed(np.concatenate(near)) if near else np.zeros((0, len(self.ratings)))
+        blocks = [self._replayed(self._near(x[start : start + _BLOCK])) for start in range(0, len(x), _BLOCK)]
+        return np.concatenate([np.zeros((0, len(self.ratings))), *blocks])
 
     def _near(self, x: Floats) -> Ints:
         """[n, N], places of the nearest stored queries, oldest first."""
-        near, _ = nearest_rows(x.astype(np.float32) @ self.x[: self.count].T, self.neighbours)
-        return np.sort(near, axis=1)
+        places, _ = nearest(x, self.x[: self.count], self.neighbours, self.cells, self.compared)
+        return np.sort(places, axis=1)
 
     def _replayed(self, near: Ints) -> Floats:
         """[n, M], the global ratings moved on by the battles of some stored queries [n, N], oldest first."""
-        if len(near) <= _FEW:
-            return np.array([self._replay(row) for row in near])
-        lengths = np.diff(np.append(self.begins[: self.count], self.fought))[near]
-        ratings = np.tile(self.overall, (len(near), 1))
-        rows = np.arange(len(near))
-        for place in range(near.shape[1]):
-            for battle in range(int(lengths[:, place].max(initial=0))):
-                has = rows[lengths[:, place] > battle]
-                _steps(ratings, has, self._at(self.begins[near[has, place]] + battle), self.step)
-        return ratings
+        battle, fought = self._battles(near)
+        first, second, score = self._at(battle)
+        if len(near) > _FEW:
+            return _together(self.overall, first, second, score, fought, self.step)
+        ends = np.cumsum(fought).tolist()
+        return np.array(
+            [
+                _alone(self.overall, first[end - own : end], second[end - own : end], score[end - own : end], self.step)
+                for end, own in zip(ends, fought.tolist(), strict=True)
+            ]
+        )
+
+    def _battles(self, near: Ints) -> tuple[Ints, Ints]:
+        """The battles of some stored queries [n, N], one after the other; and how many each row of them has [n]."""
+        begins = self.begins[near]
+        ends = np.where(near + 1 < self.count, self.begins[np.minimum(near + 1, self.count - 1)], self.fought)
+        lengths = (ends - begins).ravel()
+        offsets = begins.ravel() - (np.cumsum(lengths) - lengths)
+        return np.repeat(offsets, lengths) + np.arange(lengths.sum()), (ends - begins).sum(axis=1)
 
     def _at(self, battle: Ints) -> tuple[Ints, Ints, Floats]:
         return self.first[battle], self.second[battle], self.score[battle]
-
-    def _replay(self, near: Ints) -> list[float]:
-        ratings: list[float] = self.overall.tolist()
-        ends = np.append(self.begins[: self.count], self.fought)
-        for query in near:
-            first, second, score = self._at(np.arange(ends[query], ends[query + 1]))
-            for battle in zip(first.tolist(), second.tolist(), score.tolist(), strict=True):
-                elo_step(ratings, *battle, self.step)
-        return ratings
 
     def _fight(self, end: int) -> None:
         """Take the stored battles up to a place into the global ratings, those that are not in them yet."""
@@ -158,13 +172,29 @@ class Elo(Head, kind="elo"):
         self.count += 1
         for name, value in (("first", first), ("second", second), ("score", score)):
             setattr(self, name, appended(getattr(self, name), self.fought, value))
+        self.cells = appended_to(self.search, self.x[: self.count], self.cells)
         self._fight(self.fought + 1)
 
 
-def _steps(ratings: Floats, rows: Ints, battle: tuple[Ints, Ints, Floats], step: float) -> None:
-    """``elo_step`` in each of some rows, in place."""
-    first, second, score = battle
-    gap = ratings[rows, second] - ratings[rows, first]
-    move = step * (score - 1 / (1 + 10 ** (gap / 400)))
-    ratings[rows, first] += move
-    ratings[rows, second] -= move
+def _alone(overall: Floats, first: Ints, second: Ints, score: Floats, step: float) -> list[float]:
+    """[M], ratings after some battles."""
+    ratings: list[float] = overall.tolist()
+    for a, b, got in zip(first.tolist(), second.tolist(), score.tolist(), strict=True):
+        elo_step(ratings, a, b, got, step)
+    return ratings
+
+
+def _together(overall: Floats, first: Ints, second: Ints, score: Floats, fought: Ints, step: float) -> Floats:
+    """[n, M], ratings after the battles of each of n queries, which lie one after the other, ``fought`` [n] of each."""
+    count, turns = len(fought), np.arange(fought.max(initial=0))
+    # Who has no battle left ties with itself, which moves nothing.
+    one, other, got = (np.full((count, len(turns)), idle) for idle in (0, 0, 0.5))
+    has = turns < fought[:, None]
+    one[has], other[has], got[has] = first, second, score
+    ratings = np.repeat(overall, count)
+    for a, b, s in zip(one.T * count + np.arange(count), other.T * count + np.arange(count), got.T, strict=True):
+        rating, against = ratings[a], ratings[b]
+        move = step * (s - 1 / (1 + np.exp(_SCALE * (against - rating))))
+        ratings[a] = rating + move
+        ratings[b] = against - move
+    return ratings.reshape(-1, count).T

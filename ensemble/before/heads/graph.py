@@ -1,7 +1,7 @@
 """Graph: queries and members are nodes, outcomes are edges; a member's state is made from its edges alone.
 
-So a member that was never fitted to has a state as soon as it has outcomes, and every outcome changes the state of who
-gave it.
+So every outcome changes the state of who gave it. The messages of few edges mislead more than they tell: of a member
+that comes later the state is the likeliest one among states like those that there are.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ensemble.before.heads.abilities import log_odds
-from ensemble.before.heads.descent import Descent, cross_entropy, settle
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.heads.latent import Latent
+from ensemble.before.solvers.convex import sigmoid
+from ensemble.before.solvers.descent import Descent, cross_entropy, settle
+from ensemble.before.solvers.newcomer import LEAST_LEVEL, LEAST_SLOPE
 from ensemble.outcomes.dense import Floats
 
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Tensors
+    from ensemble.before.solvers.descent import Tensors
 
 _PRIOR = 200.0
 """Edges at which a member's own messages count as much as those of a mean member: fewer say little of what it is good
@@ -57,11 +59,13 @@ class Graph(Head, kind="graph"):
     """[2 r + 1, r], after the first layer."""
     skip: Floats
     """[2 r, r], beside the second layer."""
+    later: Latent | None = None
+    """The members that came after the fit, last of all; their vectors are z and own."""
 
     learns: ClassVar[bool] = True
 
     def states(self) -> tuple[Floats, Floats]:
-        """z [M, r] and own [M]."""
+        """z [M, r] and own [M], of the members of the fit."""
         counts, messages = self.sums[:, 2, -1], _messages(self.sums)
         share = (counts / (counts + _PRIOR))[:, None, None]
         drawn = len(self.align) * (share * messages + (1 - share) * self.usual[:, :-1])
@@ -71,22 +75,38 @@ class Graph(Head, kind="graph"):
 
     def scores(self, x: Floats) -> Floats:
         z, own = self.states()
-        return sigmoid(matched(x @ self.align, z) + own)
+        logits = matched(x @ self.align, z) + own
+        return sigmoid(logits if self.later is None else np.hstack([logits, self.later.logits(x)]))
 
     def learn(self, outcome: Outcome) -> None:
         """One edge more; a cost that is not known counts as the member's mean."""
         member, row = outcome.member, np.append(outcome.x, 1.0)
+        if self.later is not None and member >= len(self.sums):
+            self.later.learn(replace(outcome, member=member - len(self.sums)))
+            return
         mean = self.sums[member, 1, -1] / self.sums[member, 2, -1] if self.sums[member, 2, -1] else self.usual[1, -1]
         cost = mean if np.isnan(outcome.cost) else outcome.cost / self.unit
         self.sums[member] += np.outer([outcome.quality, cost, 1.0], row)
 
     def widen(self, x: Floats, quality: Floats) -> Graph:
-        """The new member's edges have the cost of a mean edge."""
-        new = np.zeros_like(self.sums[:1])
-        if len(x):
-            cost = np.full(len(x), self.usual[1, -1])
-            new[0] = _summed(x, np.stack([quality, cost, np.ones(len(x))]))
-        return replace(self, sums=np.concatenate([self.sums, new]))
+        """The new state is the likeliest one given its outcomes and how the known members' states are spread."""
+        vectors = np.column_stack(self.states())
+        there = self.later or self._nobody()
+        mean, precision = vectors.mean(axis=0), np.linalg.inv(_spread(vectors))
+        vector, covariance = there.likeliest(x, quality, mean, precision)
+        later = replace(
+            there,
+            vectors=np.concatenate([there.vectors, vector[None]]),
+            covariances=np.concatenate([there.covariances, covariance[None]]),
+        )
+        return replace(self, later=later)
+
+    def _nobody(self) -> Latent:
+        """Of no member; a vector is z and own."""
+        d, r = self.align.shape
+        asked = np.zeros((d + 1, r + 1))
+        asked[:-1, :-1], asked[-1, -1] = self.align / r, 1.0
+        return Latent(np.zeros((0, r + 1)), np.zeros((0, r + 1, r + 1)), asked, np.zeros(d + 1))
 
     @classmethod
     def fit(
@@ -107,12 +127,23 @@ class Graph(Head, kind="graph"):
         seen = ~np.isnan(quality)
         attributes = np.stack([np.nan_to_num(quality), rows["cost"], np.ones_like(quality)]) * seen
         sums = np.stack([_summed(x, attributes[:, :, m]) for m in range(quality.shape[1])])
-        return cls(sums, unit, _usual(sums), **found)
+        return cls(sums, unit, _usual(sums), later=None, **found)
 
 
 def _summed(x: Floats, attributes: Floats) -> Floats:
     """[3, d + 1] of one member: attributes [3, n] of its edges times [x, 1]."""
     return np.concatenate([attributes @ x, attributes.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _spread(vectors: Floats) -> Floats:
+    """[r + 1, r + 1], covariance of members' states [M, r + 1], own last: half as they vary together, half as if each
+    number were apart; own is apart from z."""
+    away = vectors - vectors.mean(axis=0)
+    together, size = away.T @ away / len(vectors), len(away.T) - 1
+    found = (together + np.eye(size + 1) * max(together.diagonal()[:-1].mean(), LEAST_SLOPE * size)) / 2
+    found[-1, :], found[:, -1] = 0.0, 0.0
+    found[-1, -1] = max(together[-1, -1], LEAST_LEVEL)
+    return np.asarray(found)
 
 
 def _messages(sums: Floats) -> Floats:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ensemble.before.routing.parts import Part
+from ensemble.before.routing.parts import NeedsFit, Part
 from ensemble.outcomes.dense import Floats
 
 
@@ -76,5 +76,8 @@ class Head(Part):
         Args:
             x: [k, d], queries that it has answered, k ≥ 0.
             quality: [k].
+
+        Raises:
+            NeedsFit: this kind takes nobody without a fit.
         """
-        raise NotImplementedError(f"heads of kind {self.kind} take no member without a fit")
+        raise NeedsFit(f"heads of kind {self.kind} take no member without a fit")

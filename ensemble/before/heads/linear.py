@@ -1,7 +1,7 @@
 """Linear heads: a member does on a query as a weighted sum of the embedding says.
 
 Three links: none (ridge regression), logistic (one head for each member), softmax (members share one unit). How the
-weights are found is the business of ``solve``.
+weights are found is the business of ``solvers.convex``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ensemble.before.heads import solve
 from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.solvers import convex, newcomer
 from ensemble.outcomes.dense import Floats
 
+_FEW = 5
+"""Rows that are too few to hold some out."""
 RATE = 0.05
 """Of online steps: part of the error that is corrected, where rows are of unit length."""
 
@@ -59,24 +61,29 @@ class Ridge(Linear, kind="ridge"):
             penalty: above 0; of Σ error² + penalty · |w|², where the constant is free.
             spread: whether the head is to know how sure it is, for d² more numbers.
         """
-        (weights,) = solve.ridge(x, target, [penalty])
+        (weights,) = convex.ridge(x, target, [penalty])
         head = cls(weights, rate)
         return replace(head, noise=_noise(head, x, target), cover=_cover(x, penalty)) if spread else head
 
     @classmethod
     def tuned(cls, x: Floats, target: Floats, penalties: Sequence[float], seed: int = 0) -> float:
-        """The largest penalty whose choices are about the best on a fifth of the rows, held out.
+        """The largest penalty whose choices are about the best on a fifth of the rows, held out; of few rows, the
+        largest.
 
         About the best: worse by no more than one standard error. The least squared error would ask for less penalty,
         and the head would tell members apart by what they have no part in.
         """
+        if len(x) < _FEW:
+            return max(penalties)
         order = np.random.default_rng([seed, 11]).permutation(len(x))
         held, kept = np.sort(order[: len(order) // 5]), np.sort(order[len(order) // 5 :])
+        if not len(held):
+            return max(penalties)
         quality = np.nan_to_num(target[held])
-        picks = [cls(w).logits(x[held]).argmax(axis=1) for w in solve.ridge(x[kept], target[kept], penalties)]
+        picks = [cls(w).logits(x[held]).argmax(axis=1) for w in convex.ridge(x[kept], target[kept], penalties)]
         reached = np.stack([quality[np.arange(len(held)), pick] for pick in picks])
         lost = reached[reached.mean(axis=1).argmax()] - reached
-        near = lost.mean(axis=1) <= lost.std(axis=1) / np.sqrt(max(len(held), 1))
+        near = lost.mean(axis=1) <= lost.std(axis=1) / np.sqrt(len(held))
         return max(penalty for penalty, good in zip(penalties, near, strict=True) if good)
 
     def scores(self, x: Floats) -> Floats:
@@ -97,13 +104,10 @@ class Ridge(Linear, kind="ridge"):
         self._step(outcome.x, (outcome.quality - score) / 2, outcome.member)
 
     def widen(self, x: Floats, quality: Floats) -> Ridge:
-        """The mean of the members, corrected by a ridge regression of what it gets wrong."""
-        mean = self.weights.mean(axis=1)
-        rows = np.pad(np.asarray(x, float).reshape(-1, len(mean) - 1), ((0, 0), (0, 1)), constant_values=1.0)
-        kernel = rows @ rows.T + np.eye(len(rows))
-        new = mean + rows.T @ np.linalg.solve(kernel, quality - rows @ mean)
+        """The likeliest weights given the outcomes and how the known members' weights are spread."""
         noise = None if self.noise is None else np.append(self.noise, self.noise.max())
-        return replace(self, weights=np.column_stack([self.weights, new]), noise=noise)
+        weights = np.column_stack([self.weights, newcomer.by_squares(self.weights, x, quality)])
+        return replace(self, weights=weights, noise=noise)
 
 
 @dataclass
@@ -125,10 +129,10 @@ class Logistic(Linear, kind="logistic"):
         """
         weight = np.ones(target.shape) if weight is None else weight
         start = np.zeros((x.shape[1] + 1, target.shape[1]))
-        return cls(solve.logistic(x, target, penalty, weight, start), rate)
+        return cls(convex.logistic(x, target, penalty, weight, start), rate)
 
     def scores(self, x: Floats) -> Floats:
-        return solve.sigmoid(self.logits(x))
+        return convex.sigmoid(self.logits(x))
 
     def learn(self, outcome: Outcome) -> None:
         """One step down the gradient of that member's cross entropy; no other one's scores change."""
@@ -137,13 +141,8 @@ class Logistic(Linear, kind="logistic"):
         self._step(outcome.x, 2 * (outcome.quality - score), outcome.member)
 
     def widen(self, x: Floats, quality: Floats) -> Logistic:
-        """Drawn to the mean of the members' weights; its constant too, by what one observation of each outcome says."""
-        mean = self.weights.mean(axis=1, keepdims=True)
-        rows = np.asarray(x, float).reshape(-1, len(mean) - 1)
-        prior = solve.sigmoid(mean[-1:])
-        rows, target = np.vstack([rows, np.zeros((1, rows.shape[1]))]), np.vstack([quality.reshape(-1, 1), prior])
-        new = solve.logistic(rows, target, 1.0, np.ones(target.shape), mean)
-        return replace(self, weights=np.column_stack([self.weights, new]))
+        """The likeliest weights given the outcomes and how the known members' weights are spread."""
+        return replace(self, weights=np.column_stack([self.weights, newcomer.by_odds(self.weights, x, quality)]))
 
 
 @dataclass
@@ -161,10 +160,10 @@ class Softmax(Linear, kind="softmax"):
                 of. A row of NaN does not count.
             penalty: of cross entropy + penalty ÷ 2 · |w|², where the constant is free.
         """
-        return cls(solve.softmax(x, label, penalty, np.zeros((x.shape[1] + 1, label.shape[1]))), rate)
+        return cls(convex.softmax(x, label, penalty, np.zeros((x.shape[1] + 1, label.shape[1]))), rate)
 
     def scores(self, x: Floats) -> Floats:
-        return solve.shared(self.logits(x))
+        return convex.shared(self.logits(x))
 
     def follow(self, x: Floats, label: Floats) -> Self:
         """One step towards a label [M] that sums to 1, at once."""
@@ -180,4 +179,4 @@ def _noise(head: Ridge, x: Floats, target: Floats) -> Floats:
 
 
 def _cover(x: Floats, penalty: float) -> Floats:
-    return solve.cover(x, penalty).astype(np.float32)
+    return convex.cover(x, penalty).astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.linear import Logistic
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.solvers.convex import sigmoid
 from ensemble.outcomes.dense import Floats, Ints
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from ensemble.before.heads.cells import AWAY, Cells
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.outcomes.dense import Floats, Ints, mean_observed
+from ensemble.before.heads.nearest import Search, appended_to, blocks, indexed, nearest, nearest_rows
+from ensemble.outcomes.dense import Bools, Floats, Ints, mean_observed
 
-_OWN = -4.0
-"""Below every similarity of unit rows."""
-_CELLS = 2**24
-"""Similarities that are held at once: bounds memory, not results."""
+_OWN = AWAY
+"""Similarity of a query to itself, where that does not count."""
+_ROWS = 2**14
+"""Of the store, that a block of queries is made for at least."""
+_PART = 64
+"""Queries whose neighbours are averaged at once: as many as a processor's cache is large."""
+_RARE = 1 / 16
+"""A member that is observed at fewer of the rows has its own compared, where the nearest rows hold too few of them."""
 
 
 @dataclass
@@ -43,23 +50,42 @@ class Neighbours(Head, kind="neighbours"):
     """Outcomes learned after which a row counts half; rows of the fit are of one age. 0: rows do not age."""
     learned: int = 0
     """Outcomes taken in since the fit."""
+    search: Search = "auto"
+    """Where neighbours are sought: exact, among all rows; cells, in the nearest cells; auto, by how many rows there
+    are. In cells, a member that the rows compared hold too few outcomes of has all of its own compared."""
+    compared: int | None = None
+    """Rows of the nearest cells that a query is compared with at least; ``None``: four for each neighbour, at least
+    2,048."""
+    cells: Cells | None = None
+    """Of the rows, where they are sought in cells."""
 
     learns: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._room: tuple[Floats, Floats] = (self.x, self.quality)
         self._end = len(self.x)
-        self._whole = not np.isnan(self.quality).any()
+        self._seen = np.count_nonzero(~np.isnan(self.quality), axis=0)
+        self.cells = indexed(self.search, self.x, self.cells)
 
     @classmethod
-    def fit(cls, x: Floats, quality: Floats, k: int, temperature: float = 0.0, pseudo: float = 0.0) -> Neighbours:
+    def fit(
+        cls,
+        x: Floats,
+        quality: Floats,
+        k: int,
+        temperature: float = 0.0,
+        pseudo: float = 0.0,
+        search: Search = "auto",
+        compared: int | None = None,
+    ) -> Neighbours:
         """
         Args:
             x: [n, d], unit rows.
             quality: [n, M], NaN where not observed.
         """
         prior = mean_observed(quality, empty=0.0)
-        return cls(x.astype(np.float32), quality.astype(np.float32), prior, k, temperature, pseudo)
+        store = (x.astype(np.float32), quality.astype(np.float32))
+        return cls(*store, prior, k, temperature, pseudo, search=search, compared=compared)
 
     def scores(self, x: Floats) -> Floats:
         return np.asarray(self.scores_at(x, (self.k,))[0])
@@ -68,61 +94,109 @@ class Neighbours(Head, kind="neighbours"):
         """[K, n, M], the scores with other numbers of neighbours, for one comparison with the store.
 
         Args:
-            own: [n], the row of the store that is the query itself and says nothing of it.
+            own: [n], the row of the store that is the query itself and says nothing of it; all rows are compared.
         """
         heads = [replace(self, k=k) for k in ks] if tuple(ks) != (self.k,) else [self]
         found: Floats = np.zeros((len(heads), len(x), self.quality.shape[1]))
-        for rows in blocks(len(x), len(self.x)):
-            similarity = x[rows].astype(np.float32) @ self.x.T
-            if own is not None:
-                similarity[np.arange(len(similarity)), own[rows]] = _OWN
+        x = x.astype(np.float32, copy=False)
+        for rows in blocks(len(x), max(_ROWS, len(self.x) if own is not None else 0)):
+            mine = None if own is None else own[rows]
+            candidates = self._near(x[rows], self._wide(max(ks)), mine)
             for place, head in enumerate(heads):
-                found[place, rows] = head._read(similarity)
+                scores, told = head._read(*candidates)
+                found[place, rows] = head._completed(scores, told, x[rows], mine)
         return found
 
-    def _read(self, similarity: Floats) -> Floats:
-        """[n, M] by similarities [n, N] to the store."""
+    def _near(self, x: Floats, k: int, own: Ints | None) -> tuple[Ints, Floats]:
+        """[n, k], places and similarities of the nearest rows, in no order."""
+        if own is None:
+            return nearest(x, self.x, k, self.cells, self.compared)
+        similarity = x @ self.x.T
+        similarity[np.arange(len(x)), own] = _OWN
+        return nearest_rows(similarity, k)
+
+    def _wide(self, k: int) -> int:
+        """Nearest rows that are likely to hold k outcomes of each member."""
         if self._whole:
-            return self._means(similarity, np.arange(len(self.x)), slice(None))
-        seen = ~np.isnan(self.quality)
-        members = range(self.quality.shape[1])
-        return np.concatenate(
-            [self._means(similarity, np.flatnonzero(seen[:, m]), slice(m, m + 1)) for m in members], axis=1
-        )
+            return k
+        share = max(float(np.median(self._seen)) / len(self.x), _RARE)
+        return min(math.ceil(1.25 * k / share) + _PART, len(self.x))
 
-    def _means(self, similarity: Floats, rows: Ints, members: slice) -> Floats:
-        """[n, members' number] over the nearest of some rows of the store."""
-        known = similarity if len(rows) == similarity.shape[1] else similarity[:, rows]
-        nearest, near = nearest_rows(known, self.k)
-        nearest = rows[nearest]
-        weight = self._weights(nearest, near)
-        return weighted(self.quality[nearest, members], weight, self.prior[members], self.pseudo)
+    @property
+    def _whole(self) -> bool:
+        """Whether every member was observed at every row."""
+        return bool((self._seen == len(self.x)).all())
 
-    def _weights(self, nearest: Ints, similarity: Floats) -> Floats:
-        """[n, k]."""
-        if not similarity.shape[1]:
-            return similarity
+    def _read(self, places: Ints, similarity: Floats) -> tuple[Floats, Ints]:
+        """Scores [n, M] by rows of the store, each member's by the k most similar ones at which it was observed; and
+        how many these are [n, M]."""
+        if similarity.shape[1] > self.k:
+            order = np.argsort(-similarity, axis=1)
+            order = order[:, : self.k] if self._whole else order
+            places, similarity = (
+                np.take_along_axis(places, order, axis=1),
+                np.take_along_axis(similarity, order, axis=1),
+            )
+        found, told = np.zeros((len(places), len(self.prior))), np.zeros((len(places), len(self.prior)), int)
+        for start in range(0, len(places), _PART):
+            part = slice(start, start + _PART)
+            found[part], told[part] = self._means(places[part], similarity[part])
+        return found, told
+
+    def _means(self, places: Ints, similarity: Floats) -> tuple[Floats, Ints]:
+        """The same of rows [n, R] of which those beyond the k-th are in the order of similarity."""
+        quality, weight = self.quality[places], self._weights(places, similarity)
+        if self._whole:
+            return weighted(quality, None, weight, self.prior, self.pseudo), np.array(self.k)
+        counts = ~np.isnan(quality) & (similarity > _OWN)[:, :, None]
+        told = np.count_nonzero(counts[:, : self.k], axis=1)
+        if counts.shape[1] > self.k:
+            others = counts[:, self.k :]
+            others &= np.cumsum(others, axis=1, dtype=np.int32) + told[:, None] <= self.k
+            told += np.count_nonzero(others, axis=1)
+        return weighted(quality, counts, weight, self.prior, self.pseudo), told
+
+    def _completed(self, scores: Floats, told: Ints, x: Floats, own: Ints | None) -> Floats:
+        """The scores, where a member was observed at too few of the rows compared by all at which it was."""
+        for member, least in enumerate(np.minimum(self._seen, self.k)):
+            short = np.flatnonzero(told[:, member] < least)
+            if len(short):
+                rows = np.flatnonzero(~np.isnan(self.quality[:, member]))
+                similarity = x[short] @ self.x[rows].T
+                if own is not None:
+                    similarity[rows == own[short, None]] = _OWN
+                near, close = nearest_rows(similarity, self.k)
+                scores[short, member] = self._read(rows[near], close)[0][:, member]
+        return scores
+
+    def _weights(self, places: Ints, similarity: Floats) -> Floats:
+        """[n, R]."""
         weight: Floats = np.ones_like(similarity)
         if self.temperature > 0:
-            weight = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.temperature)
+            away = similarity - similarity.max(axis=1, keepdims=True, initial=_OWN)
+            weight = np.exp(away.astype(float) / self.temperature)
         elif self.similar:
             weight = np.maximum(similarity, 0)
         if self.half_life > 0:
-            age = np.minimum(len(self.x) - 1 - nearest, self.learned)
-            weight = weight * 2 ** (-age / self.half_life)
+            age = np.minimum(len(self.x) - 1 - places, self.learned)
+            weight = np.asarray(weight * 2 ** (-age / self.half_life))
         return np.where(similarity > _OWN, weight, 0)
 
     def learn(self, outcome: Outcome) -> None:
         if self._end == len(self._room[0]):
             self._enlarge()
-        start, end = self._end - len(self.x), self._end + 1
         x, quality = self._room
         x[self._end], quality[self._end] = outcome.x, np.nan
         quality[self._end, outcome.member] = outcome.quality
-        if self.cap and end - start > self.cap:
-            start = end - self.cap
-        self.x, self.quality = x[start:end], quality[start:end]
-        self._end, self._whole = end, self._whole and self.quality.shape[1] == 1
+        start, self._end = self._end - len(self.x), self._end + 1
+        self._seen[outcome.member] += 1
+        self.cells = appended_to(self.search, x[start : self._end], self.cells)
+        while self.cap and self._end - start > self.cap:
+            self._seen -= ~np.isnan(quality[start])
+            start += 1
+            if self.cells is not None:
+                self.cells.drop()
+        self.x, self.quality = x[start : self._end], quality[start : self._end]
         self.learned += 1
 
     def _enlarge(self) -> None:
@@ -136,12 +210,14 @@ class Neighbours(Head, kind="neighbours"):
         holes = np.full((len(self.quality), 1), np.nan, np.float32)
         rows = np.full((len(x), self.quality.shape[1] + 1), np.nan, np.float32)
         rows[:, -1] = quality
+        store = np.concatenate([self.x, np.asarray(x, np.float32).reshape(len(x), self.x.shape[1])])
         return replace(
             self,
-            x=np.concatenate([self.x, np.asarray(x, np.float32).reshape(len(x), self.x.shape[1])]),
+            x=store,
             quality=np.concatenate([np.concatenate([self.quality, holes], axis=1), rows]),
             prior=np.append(self.prior, quality.mean() if len(quality) else self.prior.mean()),
             learned=self.learned + len(x),
+            cells=self.cells and self.cells.extended(store),
         )
 
 
@@ -149,26 +225,19 @@ def _roomier(rows: Floats, spare: int) -> Floats:
     return np.concatenate([rows, np.empty((spare, rows.shape[1]), rows.dtype)])
 
 
-def blocks(queries: int, store: int) -> Iterator[slice]:
-    """Queries that are compared with the whole store at once."""
-    size = max(1, _CELLS // max(store, 1))
-    return (slice(start, start + size) for start in range(0, queries, size))
+def weighted(quality: Floats, counts: Bools | None, weight: Floats, prior: Floats, pseudo: float) -> Floats:
+    """Means [n, M] of qualities [n, R, M], where these count, with weights [n, R], drawn to the prior [M].
 
-
-def nearest_rows(similarity: Floats, k: int) -> tuple[Ints, Floats]:
-    """The k most similar columns of each row [n, N], in no order: places and similarities, both [n, min(k, N)]."""
-    if k >= similarity.shape[1]:
-        places = np.broadcast_to(np.arange(similarity.shape[1]), similarity.shape)
+    Args:
+        counts: [n, R, M]; ``None``: all do.
+    """
+    if counts is None:
+        number, total = np.array(max(quality.shape[1], 1)), weight.sum(axis=1, keepdims=True)
+        sums = weight[:, None] @ quality
     else:
-        places = np.argpartition(similarity, -k, axis=1)[:, -k:]
-    return places, np.take_along_axis(similarity, places, axis=1)
-
-
-def weighted(quality: Floats, weight: Floats, prior: Floats, pseudo: float) -> Floats:
-    """Means [n, M] over the neighbours of each query [n, k, M] with weights [n, k], drawn to the prior [M]."""
-    seen = ~np.isnan(quality)
-    total = np.einsum("nk,nkm->nm", weight, seen.astype(weight.dtype))
-    sums = np.einsum("nk,nkm->nm", weight, np.nan_to_num(quality))
-    scale = weight.mean(axis=1, keepdims=True) * pseudo if weight.shape[1] else np.zeros((len(weight), 1))
+        number = np.maximum(np.count_nonzero(counts, axis=1), 1)
+        total = (weight[:, None] @ counts.astype(weight.dtype))[:, 0]
+        sums = weight[:, None] @ np.where(counts, quality, 0)
+    scale = pseudo * total / number
     has = total + scale
-    return np.where(has > 0, (sums + scale * prior) / np.where(has > 0, has, 1), prior)
+    return np.asarray(np.where(has > 0, (sums[:, 0] + scale * prior) / np.where(has > 0, has, 1), prior))

@@ -14,13 +14,13 @@ from zlib import crc32
 import numpy as np
 
 from ensemble.before.heads.abilities import Abilities, log_odds
-from ensemble.before.heads.descent import Descent, cross_entropy, settle
+from ensemble.before.solvers.descent import Descent, cross_entropy, settle
 from ensemble.outcomes.dense import Floats, mean_observed
 
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Tensors
+    from ensemble.before.solvers.descent import Tensors
 
 BETWEEN = "|"
 """Stands between the parts of a member's name."""

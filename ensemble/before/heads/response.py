@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble.before.heads.abilities import Abilities, log_odds
-from ensemble.before.heads.descent import Descent, cross_entropy, settle
+from ensemble.before.solvers.descent import Descent, cross_entropy, settle
 from ensemble.outcomes.dense import Floats, mean_observed
 
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Tensors
+    from ensemble.before.solvers.descent import Tensors
 
 
 @dataclass

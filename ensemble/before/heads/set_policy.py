@@ -12,7 +12,7 @@ import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
 from ensemble.before.heads.latent import Latent
-from ensemble.before.heads.solve import shared
+from ensemble.before.solvers.convex import shared
 from ensemble.outcomes.dense import Bools, Floats
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from ensemble.before.heads.cells import Cells
 from ensemble.before.heads.head import Head, Outcome, Preference
+from ensemble.before.heads.nearest import Search, appended_to, indexed
 from ensemble.before.heads.store import appended
-from ensemble.before.heads.strengths import bradley_terry, rated, tiers, win_share
+from ensemble.before.solvers.strengths import bradley_terry, rated, tiers, win_share
 from ensemble.before.targets.battles import Battles, expected_score, wins
 from ensemble.outcomes.dense import Floats, Ints
 
-_BLOCK = 256
-"""Queries compared with the whole store at once: bounds memory, not results."""
+_BLOCK = 1024
+"""Queries compared with the store at once: bounds memory, not results."""
+_DRAWN = 8
+"""Rows of a cell that tell what its rows weigh on average, for a query that is not near it."""
+_LEAST = 4096
+"""Rows of the nearest cells that a query is compared with at least."""
 
 
 @dataclass
@@ -39,14 +45,32 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
     """Ties of weight 1 added to each pair of tiers, so that strengths are finite."""
     sharpness: float = 1.0
     """s of the weights 10 · 10^(s · similarity ÷ largest similarity); 1 as published."""
+    search: Search = "auto"
+    """Whose weights are computed one by one: exact, of all stored queries; cells, of those of the nearest cells, while
+    all of another cell weigh what eight of them do on average; auto, by how many there are."""
+    compared: int | None = None
+    """Stored queries of the nearest cells whose own weights are computed at least; ``None``: 4,096."""
+    cells: Cells | None = None
+    """Of the stored queries, where they are in cells."""
 
     learns: ClassVar[bool] = True
     prefers: ClassVar[bool] = True
     probabilities: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        self.cells = indexed(self.search, self.x[: self.count], self.cells)
+        self._summary = _Summary(-1)
+
     @classmethod
     def fit(
-        cls, x: Floats, found: Battles, expected: Floats, groups: int = 10, sharpness: float = 1.0
+        cls,
+        x: Floats,
+        found: Battles,
+        expected: Floats,
+        groups: int = 10,
+        sharpness: float = 1.0,
+        search: Search = "auto",
+        compared: int | None = None,
     ) -> SimilarityRanking:
         """
         Args:
@@ -54,7 +78,7 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
             found: of queries that are rows of ``x``.
             expected: [M], mean quality.
             groups: tiers at most.
-            sharpness: see the field.
+            sharpness: see the field, as for the others.
         """
         everyone = np.arange(len(expected))
         overall = wins(found, len(x), everyone).sum(axis=0)
@@ -62,9 +86,8 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
         points = wins(found, len(x), tier)
         fought = points.any(axis=(1, 2))
         rows = points[fought].reshape(int(fought.sum()), -1)
-        return cls(
-            x[fought].astype(np.float32), rows, tier, np.asarray(expected, float), len(rows), sharpness=sharpness
-        )
+        store = (x[fought].astype(np.float32), rows, tier, np.asarray(expected, float), len(rows))
+        return cls(*store, sharpness=sharpness, search=search, compared=compared)
 
     @property
     def _count(self) -> int:
@@ -76,9 +99,39 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
         return np.concatenate(blocks) if blocks else np.zeros((0, self._count))
 
     def _strengths(self, x: Floats) -> Floats:
-        weight = weights(x.astype(np.float32) @ self.x[: self.count].T, self.sharpness)
-        points = weight @ self.wins[: self.count]
+        x = x.astype(np.float32, copy=False)
+        points = self._points(x) if self.cells is None else self._nearby(x, self.cells)
         return bradley_terry(points.reshape(len(x), self._count, self._count), self.pseudo)
+
+    def _points(self, x: Floats) -> Floats:
+        """[n, T · T], weighted points of all battles."""
+        return np.asarray(weights(x @ self.x[: self.count].T, self.sharpness) @ self.wins[: self.count])
+
+    def _nearby(self, x: Floats, cells: Cells) -> Floats:
+        """The same, where battles of a cell that is not near weigh what some of them do on average."""
+        if self._summary.listing != cells.listings:
+            self._summary = self._summarised(cells)
+        probes = cells.probes(x, self.compared or _LEAST)
+        visits = list(cells.visits(x, self.x[: self.count], probes))
+        far = x @ self._summary.x.T
+        largest = far.max(axis=1)
+        for visit in visits:
+            np.maximum.at(largest, visit.queries, visit.similarity.max(axis=1))
+        mean = _weigh(far, largest, self.sharpness).reshape(len(x), -1, _DRAWN).mean(axis=2)
+        # The last column is of the latest rows and of no cell at all.
+        mean = np.hstack([mean, np.zeros((len(x), 1), mean.dtype)])
+        np.put_along_axis(mean, probes, 0, axis=1)
+        points = mean[:, :-1] @ self._summary.wins
+        for visit in visits:
+            weight = _weigh(visit.similarity, largest[visit.queries], self.sharpness)
+            points[visit.queries] += weight @ self.wins[visit.places]
+        return np.asarray(points)
+
+    def _summarised(self, cells: Cells) -> _Summary:
+        listed = [cells.places(cell) for cell in range(len(cells.centres))]
+        drawn = [places[np.arange(_DRAWN) * len(places) // _DRAWN] for places in listed]
+        wins = np.array([self.wins[places].sum(axis=0) for places in listed])
+        return _Summary(cells.listings, self.x[np.concatenate(drawn)], wins)
 
     def rated(self, x: Floats) -> Floats:
         """[n, M], ratings of the members' tiers at the queries."""
@@ -107,6 +160,19 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
         self.x = appended(self.x, self.count, x)
         self.wins = appended(self.wins, self.count, points.reshape(-1))
         self.count += 1
+        self.cells = appended_to(self.search, self.x[: self.count], self.cells)
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """Of what is stored in each cell."""
+
+    listing: int
+    """Of the cells, that it was made of."""
+    x: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """[C · 8, d], some rows of each."""
+    wins: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """[C, T · T], all points of each."""
 
 
 def weights(similarity: Floats, sharpness: float = 1.0) -> Floats:
@@ -116,6 +182,12 @@ def weights(similarity: Floats, sharpness: float = 1.0) -> Floats:
     >>> weights(np.array([[0.9, 0.5, 0.1]])).round(6).tolist()
     [[100.0, 35.938137, 12.915497]]
     """
-    largest = similarity.max(axis=1, keepdims=True, initial=0.0)
-    share = np.where(largest > 0, similarity / np.where(largest > 0, largest, 1), 0.0)
-    return np.asarray(10 * 10 ** (sharpness * share))
+    return _weigh(similarity, similarity.max(axis=1, initial=0.0), sharpness)
+
+
+def _weigh(similarity: Floats, largest: Floats, sharpness: float) -> Floats:
+    """The same, of some of the stored queries, where the largest similarity [n] is of another."""
+    largest = largest[:, None]
+    share = np.where(largest > 0, similarity / np.where(largest > 0, largest, 1), 0)
+    # A third of the time of 10 ** x.
+    return np.asarray(10 * np.exp(float(np.log(10)) * sharpness * share))

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ensemble.before.guards.distance import far
 from ensemble.before.guards.rightness import Trust
 from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.heads.nearest import nearest
 from ensemble.before.heads.neighbours import Neighbours
 from ensemble.outcomes.dense import Bools, Floats
 
@@ -41,7 +41,7 @@ class Trusted(Head, kind="trusted"):
     def scores(self, x: Floats) -> Floats:
         right = self.base.scores(x)
         share = (right >= self.threshold).astype(float) if self.binary else right
-        scores = mixed(share, self.trust.at(far(x, self.base.x, self.nearest)))
+        scores = mixed(share, self.trust.at(self._away(x)))
         return held_back(scores, self.best, self.sure, 1 if self.binary else self.base.k)
 
     def of_task(self, x: Floats) -> tuple[Floats, Floats, Floats]:
@@ -52,9 +52,14 @@ class Trusted(Head, kind="trusted"):
         """
         right = self.base.scores(x)
         share = (right >= self.threshold).mean(axis=0)
-        away = far(x, self.base.x, self.nearest).mean()
+        away = self._away(x).mean()
         s3 = mixed(share[None], self.trust.at(np.array([away])))
         return right.mean(axis=0), share, held_back(s3, self.best, self.sure, len(x))[0]
+
+    def _away(self, x: Floats) -> Floats:
+        """[n], mean distances, 1 − cosine, to the nearest queries of the store."""
+        _, similarity = nearest(x, self.base.x, self.nearest, self.base.cells, self.base.compared)
+        return np.asarray(1 - similarity.mean(axis=1))
 
     def learn(self, outcome: Outcome) -> None:
         self.base.learn(outcome)

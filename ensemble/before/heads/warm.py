@@ -9,7 +9,7 @@ import numpy as np
 
 from ensemble.before.heads.abilities import Abilities
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.heads.neighbours import nearest_rows
+from ensemble.before.heads.nearest import nearest_rows
 from ensemble.outcomes.dense import Floats
 
 _BLOCK = 1024

@@ -29,6 +29,13 @@ class Prediction:
     best: int = 0
     """The column of who is best overall, as far as was known when the router was fitted."""
 
+    @property
+    def unusable(self) -> str | None:
+        """What nobody can decide by; ``None`` where all numbers are numbers."""
+        known = {"quality": self.quality, "cost": self.cost, "a spread": self.std}
+        wrong = [name for name, values in known.items() if values is not None and np.isnan(values).any()]
+        return f"{wrong[0]} that is no number" if wrong else None
+
     def among(self, columns: Sequence[int], best: int = 0) -> Prediction:
         """Of some of the members, in this order.
 

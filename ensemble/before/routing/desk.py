@@ -7,8 +7,10 @@ assignment; who began with the old one ends with it. Knows nothing of members th
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,16 +21,18 @@ from ensemble.before.policies import Prediction
 from ensemble.before.routing.decision import Reading, Route
 from ensemble.before.routing.feedback import Feedback
 from ensemble.before.routing.router import Router
-from ensemble.errors import BadRequest
+from ensemble.errors import BadRequest, EnsembleError, MemberError
 from ensemble.outcomes.dense import Floats
 
 if TYPE_CHECKING:
     from ensemble.before.routing.loading import Source
 
-_INLINE = 8
-"""Texts that a router's own encoder reads on the event loop; for more, a thread is worth its way."""
-_BLOCK = 256
-"""Texts that are embedded at once, and pieces of feedback that are learned before requests have their turn."""
+log = logging.getLogger(__name__)
+
+_INLINE = 2000
+"""Characters that a router's own encoder reads on the event loop, in about a millisecond; more of them in a thread."""
+_SLICE = 0.002
+"""Seconds of learning after which requests have their turn."""
 
 Count = tuple[str, tuple[tuple[str, str], ...]]
 """Name and labels of something that is counted."""
@@ -53,7 +57,8 @@ class Loaded:
         own = self.router.encoder
         if own is None:
             return np.zeros((len(texts), 1), np.float32)
-        return own.embed(texts) if len(texts) <= _INLINE else await asyncio.to_thread(own.embed, texts)
+        short = sum(map(len, texts)) <= _INLINE
+        return own.embed(texts) if short else await asyncio.to_thread(own.embed, texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +104,41 @@ class Desk:
 
     async def _turn(self) -> None:
         waiting, self._waiting = self._waiting, []
-        try:
-            for loaded in {id(one.loaded): one.loaded for one in waiting}.values():
-                await _read(loaded, [one for one in waiting if one.loaded is loaded])
-        except Exception as error:
-            # Each of those that wait is told, and ends as its request says.
-            for one in waiting:
-                if not one.reading.done():
-                    one.reading.set_exception(error)
+        for loaded in {id(one.loaded): one.loaded for one in waiting}.values():
+            asked = [one for one in waiting if one.loaded is loaded and not one.reading.done()]
+            try:
+                await _read(loaded, asked)
+            except EnsembleError as error:
+                _failed(asked, error)
+            except Exception as error:
+                log.exception("the router of %s has failed", self.name)
+                _failed(asked, MemberError(f"the router of {self.name} has failed: {type(error).__name__}"))
 
     async def learn(self, loaded: Loaded, feedback: Sequence[Feedback]) -> None:
-        """Have a router take in feedback, in this order; what tells of members that it does not know is passed over.
+        """Have a router take in feedback, in this order: all of it, or nothing where an error is raised.
+
+        What tells of members that the router does not know is passed over, and so is what it cannot learn.
 
         Args:
             loaded: the one in service, or one that is to take its place: that one learns beside the requests.
+
+        Raises:
+            MemberError: the encoder cannot be reached.
         """
-        for start in range(0, len(feedback), _BLOCK):
-            block = feedback[start : start + _BLOCK]
-            texts = list(dict.fromkeys(row.question for row in block))
-            x = dict(zip(texts, await loaded.embed(texts), strict=True))
-            if loaded is self.loaded:
-                strange = _learned(loaded.router, block, x)
-                await asyncio.sleep(0)
-            else:
-                strange = await asyncio.to_thread(_learned, loaded.router, block, x)
-            self.count("feedback_learned", len(block) - strange)
-            self.count("feedback_passed_over", strange)
+        texts = list(dict.fromkeys(row.question for row in feedback))
+        x = dict(zip(texts, await loaded.embed(texts), strict=True))
+        learned = 0
+        if loaded is self.loaded:
+            paused = time.monotonic()
+            for row in feedback:
+                learned += _learned(loaded.router, [row], x)
+                if time.monotonic() - paused > _SLICE:
+                    await asyncio.sleep(0)
+                    paused = time.monotonic()
+        else:
+            learned = await asyncio.to_thread(_learned, loaded.router, feedback, x)
+        self.count("feedback_learned", learned)
+        self.count("feedback_passed_over", len(feedback) - learned)
 
     def note(self, route: Route) -> None:
         """Count a route."""
@@ -141,8 +155,14 @@ class Desk:
         return {name: float(value) for name, value in self.counts.items()}
 
 
-async def _read(loaded: Loaded, waiting: Iterable[_Waiting]) -> None:
-    asked = [one for one in waiting if not one.reading.done()]
+def _failed(asked: Sequence[_Waiting], error: EnsembleError) -> None:
+    """Tell each of those that wait: it goes on without a reading."""
+    for one in asked:
+        if not one.reading.done():
+            one.reading.set_exception(error)
+
+
+async def _read(loaded: Loaded, asked: Sequence[_Waiting]) -> None:
     texts = list(dict.fromkeys(one.text for one in asked))
     if not texts:
         return
@@ -164,11 +184,17 @@ def _row(prediction: Prediction, row: int) -> Prediction:
 
 
 def _learned(router: Router, feedback: Sequence[Feedback], x: Mapping[str, Floats]) -> int:
-    """Take in feedback; returns how much of it is of members that the router does not know."""
-    strange = 0
+    """Take in feedback; returns how much of it was learned."""
+    learned = 0
     for row in feedback:
         try:
-            row.take(router, x[row.question])
+            # One number that is none would make all of the router's so.
+            if np.isfinite(x[row.question]).all():
+                row.take(router, x[row.question])
+                learned += 1
         except BadRequest:
-            strange += 1
-    return strange
+            continue
+        except Exception:
+            # All that comes after would wait behind it for ever.
+            log.exception("feedback %d cannot be learned", row.sequence)
+    return learned

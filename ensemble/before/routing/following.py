@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.feedback import Pull
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 EVERY = 0.5
 """Seconds between two looks at the artifact and at the feedback."""
+_BLOCK = 256
+"""Pieces of feedback whose questions are embedded together."""
 
 
 class Follower:
@@ -49,7 +53,9 @@ class Follower:
 
     async def follow(self) -> None:
         """Have the router in service learn what has been told since the last time."""
-        self._through = await self._taught(self._desk.loaded, self._through)
+        async with aclosing(self._taught(self._desk.loaded, self._through)) as taught:
+            async for through in taught:
+                self._through = through
 
     async def look(self) -> None:
         """Put a new artifact in the place of the old one; one that is broken or does not fit is told, and the old one
@@ -67,18 +73,26 @@ class Follower:
             self._desk.count("route_artifacts", outcome="refused")
             return
         if loaded.digest != self._desk.loaded.digest:
-            through = await self._taught(loaded, loaded.since)
-            self._desk.loaded, self._through = loaded, through
+            learned = [loaded.since, *[through async for through in self._taught(loaded, loaded.since)]]
+            self._desk.loaded, self._through = loaded, learned[-1]
             self._desk.count("route_artifacts", outcome="taken")
         self._seen = seen
 
-    async def _taught(self, loaded: Loaded, after: int) -> int:
-        """Number of the last feedback that a router has learned."""
+    async def _taught(self, loaded: Loaded, after: int) -> AsyncGenerator[int, None]:
+        """Numbers up to which a router has learned all feedback, while it does: nothing is learned twice where the
+        next piece cannot be had."""
         if self._pull is None:
-            return after
+            return
         while True:
             page = await self._pull(after)
-            await self._desk.learn(loaded, page.rows)
-            after = max(after, page.through)
+            for start in range(0, len(page.rows), _BLOCK):
+                block = page.rows[start : start + _BLOCK]
+                await self._desk.learn(loaded, block)
+                yield block[-1].sequence
+            if page.through < after:
+                told = "the feedback of %s ends at %d, not at %d: it was begun anew and is followed from there"
+                log.warning(told, self._desk.name, page.through, after)
+            after = page.through
+            yield after
             if page.complete:
-                return after
+                return

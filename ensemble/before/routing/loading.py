@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.artifacts import Manifest, digest, load, manifest_of
+from ensemble.artifacts import Artifact, Manifest, digest, load, manifest_of, stamp
 from ensemble.before.encoders.served import Encoders, ServedEncoder
 from ensemble.before.policies import Prediction
 from ensemble.before.routing.desk import Loaded
 from ensemble.before.routing.router import Router, require_router, unpacked
-from ensemble.errors import BadRequest, ConfigurationError
+from ensemble.errors import BadRequest, ConfigurationError, EnsembleError
 
 _TRIES = 3
 """Times that an artifact is read which changes while it is read."""
@@ -54,19 +54,25 @@ class Source:
             raise ConfigurationError(f"{self.path} changes while it is read", param="path")
         manifest = artifact.manifest
         require_router(manifest, self.path, self.method)
+        try:
+            return self._made(artifact, before)
+        except EnsembleError:
+            raise
+        except Exception as error:
+            # Whatever stands in a manifest that somebody has changed: it is the artifact that is wrong.
+            rule = f"the router of {self.path} cannot be read: {type(error).__name__}: {error}"
+            raise ConfigurationError(rule, param="path") from error
+
+    def _made(self, artifact: Artifact, digest: str) -> Loaded:
         router = unpacked(artifact)
-        since = int(manifest.settings.get(FEEDBACK, 0))
-        loaded = Loaded(router, before, self._encoder(router, manifest), since)
+        since = int(artifact.manifest.settings.get(FEEDBACK, 0))
+        loaded = Loaded(router, digest, self._encoder(router, artifact.manifest), since)
         self._tried(loaded)
         return loaded
 
     def signature(self) -> object:
         """Changes whenever the artifact is replaced; ``None`` while there is none."""
-        try:
-            stat = (self.path / "manifest.json").stat()
-        except OSError:
-            return None
-        return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return stamp(self.path)
 
     def _encoder(self, router: Router, manifest: Manifest) -> ServedEncoder | None:
         if router.encoder is not None and self.encoders.chosen is not None:
@@ -79,10 +85,13 @@ class Source:
     def _tried(self, loaded: Loaded) -> None:
         """See to it that it predicts, and that what it predicts can be decided by."""
         try:
-            prediction = loaded.router.predict(np.zeros((1, _size(loaded)), np.float32), np.ones(1))
+            x = np.zeros((1, _size(loaded)), np.float32)
+            prediction, _ = loaded.router.predict(x, np.ones(1)), loaded.router.doubtful(x)
         except (ValueError, IndexError) as error:
             rule = f"the router of {self.path} reads embeddings of another length than {_size(loaded)}"
             raise ConfigurationError(f"{rule}: {error}", param="encoder") from error
+        if reason := prediction.unusable:
+            raise ConfigurationError(f"the router of {self.path} predicts {reason}", param="path")
         try:
             self.fits(loaded.router, prediction)
         except BadRequest as error:

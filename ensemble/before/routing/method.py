@@ -27,7 +27,7 @@ from ensemble.before.routing.decision import Reading, Route, roomy, route, token
 from ensemble.before.routing.desk import Desk, Loaded
 from ensemble.before.routing.loading import Source, fitted_to
 from ensemble.before.routing.router import Router
-from ensemble.errors import BadRequest, ConfigurationError
+from ensemble.errors import BadAnswer, BadRequest, ConfigurationError
 from ensemble.member import Card
 from ensemble.method import Members, Method, Options
 from ensemble.request import Event, Request, Trace
@@ -57,7 +57,8 @@ class RoutingOptions(Options):
     vote: Literal["exact", "numeric"] = "exact"
     """Which answers agree where several vote: equal texts, or equal numbers. Omitted: ``exact``."""
     answer: AnswerPattern = None
-    """Where several vote: regular expression whose one group is the answer, in its last match. Omitted: the text."""
+    """Where several vote: regular expression whose one group is the answer, in its last match. Only the configuration
+    sets it. Omitted: the text."""
 
 
 class Routing(Method[RoutingOptions]):
@@ -65,7 +66,7 @@ class Routing(Method[RoutingOptions]):
 
     options: RoutingOptions
     naming: ClassVar[tuple[str, ...]] = ("fallback",)
-    fixed = ("path", "strategies", "arms", "shadow")
+    fixed = ("path", "strategies", "arms", "shadow", "answer")
     joint = False
     takes_encoder: ClassVar[bool] = True
     """False for routers that do not look at the question."""
@@ -137,9 +138,12 @@ class Routing(Method[RoutingOptions]):
                 yield event
 
     async def _read(self, request: Request, members: Members, desk: Desk, loaded: Loaded) -> Reading:
-        """The reading; none where an encoder, or a member that is asked for it, fails."""
+        """The reading; none where an encoder, the router, or a member that is asked for it, fails."""
         try:
-            return await self.read(request, members, desk, loaded)
+            reading = await self.read(request, members, desk, loaded)
+            if reading.prediction.unusable:
+                raise BadAnswer(f"the router of {desk.name} predicts {reading.prediction.unusable}", reason="nan")
+            return reading
         except PASSED_OVER as error:
             members.passed_over(error, error.through or error.member or self.name)
             desk.count("route_unread", 1, reason=error.code)

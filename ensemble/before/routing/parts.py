@@ -13,9 +13,13 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from ensemble.artifacts import Tensors
-from ensemble.errors import ConfigurationError
+from ensemble.errors import BadRequest, ConfigurationError
 
 P = TypeVar("P", bound="Part")
+
+
+class NeedsFit(BadRequest):
+    """A part takes no member that it was not fitted to."""
 
 
 class Part:

@@ -18,7 +18,7 @@ from ensemble.before.encoders.encoder import Encoder
 from ensemble.before.guards.guard import Guard
 from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.policies.policy import Prediction
-from ensemble.before.routing.parts import Part
+from ensemble.before.routing.parts import NeedsFit, Part
 from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.method import methods
 from ensemble.outcomes.dense import Floats
@@ -68,20 +68,23 @@ class Router(Part, kind=KIND):
         Args:
             x: [k, d], queries that it has answered, k ≥ 0.
             quality: [k], 0 to 1.
-            cost: mean cost of its answers, money; NaN: not known.
+            cost: mean cost of its answers, money; NaN: not known, it counts as the mean of the others'.
 
         Raises:
-            BadRequest: the router knows this member already, or is of a kind that takes nobody without a fit.
+            BadRequest: the router knows this member already.
+            NeedsFit: it is of a kind that takes nobody without a fit.
         """
         if member in self.members:
             raise BadRequest(f"the router knows {member!r} already; it knows: {', '.join(self.members)}")
+        if np.isnan(cost):
+            asked = x if len(x) else np.zeros((1, x.shape[1]))
+            cost = float(self.costs.of(asked, np.zeros(len(asked))).mean())
         try:
             head, costs = self.head.widen(x, quality), self.costs.widen(cost)
-            calibration = self.calibration
-            if calibration is not None:
-                calibration = calibration.widen()
-        except NotImplementedError as error:
-            raise BadRequest(f"{error}; fit the router again with {member!r} in the table") from error
+            calibration = None if self.calibration is None else self.calibration.widen()
+        except NeedsFit as error:
+            rule = f"{error.message}; fit the router again with {member!r} in the table"
+            raise NeedsFit(rule, param="add_member") from error
         changed = {"members": (*self.members, member), "head": head, "costs": costs, "calibration": calibration}
         return replace(self, **changed)  # type: ignore[arg-type]
 

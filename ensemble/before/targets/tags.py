@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble.before.heads.linear import Softmax
-from ensemble.before.heads.solve import shared
 from ensemble.before.routing.parts import Part
+from ensemble.before.solvers.convex import shared
 from ensemble.outcomes.dense import Floats, Ints
 
 _SAMPLE = 50_000

@@ -1,0 +1,1 @@
+"""Members that take turns by reasoning step."""

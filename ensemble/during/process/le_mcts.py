@@ -37,7 +37,8 @@ class LeMctsOptions(Options):
     temperature: float = Field(default=0.7, ge=0, le=2)
     """Temperature of the steps; a request's own temperature goes first where it is above 0."""
     terminal: re.Pattern[str] | None = None
-    """An answer is finished with the step that makes its text match, besides where its writer stops. Omitted: never."""
+    """An answer is finished with the step that makes its text match, besides where its writer stops. Only the
+    configuration sets it. Omitted: never."""
     epsilon: float | None = Field(default=None, ge=0)
     """Stop widening below a step once a next step's value is not below its own by more than this. Omitted: off."""
     backup: Backup = "optimistic"
@@ -82,6 +83,7 @@ class LeMcts(Method[LeMctsOptions]):
     """
 
     caps = MappingProxyType({"iterations": 200, "children": 16, "depth": 64, "step_tokens": 1024, "workers": 16})
+    fixed = ("terminal",)
 
     def calls(self, members: int) -> Sequence[int]:
         return (self.options.workers,) * members

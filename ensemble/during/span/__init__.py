@@ -1,0 +1,1 @@
+"""Members that draft and verify spans of several tokens, across vocabularies."""

@@ -12,9 +12,10 @@ from ensemble.concurrency import together
 from ensemble.during.span.sharpening import UNSURE, Sharpening, sharpened
 from ensemble.during.span.verifying import Standing
 from ensemble.during.token.election.certificate import weighted
+from ensemble.during.token.election.strings import Spelling
 from ensemble.during.token.gac import Average
 from ensemble.during.token.lockstep import Decision, Panel, Rule
-from ensemble.during.token.unite import Spelling, UnionTopK, UniteOptions
+from ensemble.during.token.unite import UnionTopK, UniteOptions
 from ensemble.member import Distribution, Floats, Member, Next, Payload, Question
 from ensemble.request import Sampling
 from ensemble.vocabulary import Ids, Union, Vocabulary
@@ -80,6 +81,12 @@ class SharpenedUnion(UnionTopK):
     def __init__(self, weights: Mapping[int, float], topk: int, sampling: Sampling, sharpening: Sharpening) -> None:
         super().__init__(UniteOptions(topk=min(topk, _NOMINEES), listed=topk), weights, sampling)
         self._sharpening = sharpening
+
+    def favourite(self, union: Union, listed: Mapping[int, Distribution]) -> Decision | None:
+        decision = super().favourite(union, listed)
+        # Shares are divided by what the union has, so that they are not below these probabilities.
+        sure = decision is not None and sum(decision.shares.values()) >= UNSURE
+        return decision if sure or self._sharpening == "none" else None
 
     def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
         masses = super().clear(listed, spellings)

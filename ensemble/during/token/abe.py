@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from types import MappingProxyType
 
 from pydantic import Field
 
-from ensemble.concurrency import shielded
 from ensemble.during.token.agreement.beam import BeamRule
 from ensemble.during.token.agreement.draws import TurnsRule
 from ensemble.during.token.agreement.places import Bench
@@ -32,8 +30,8 @@ class AbeOptions(Options):
     beam: int | None = Field(None, ge=1)
     """Partial answers that are followed at once, in greedy requests; 1 streams every token and forks no session.
     Omitted: 5."""
-    topk: int = Field(32, ge=1)
-    """Tokens a member lists at first; doubled where they may hold back a better move. Omitted: 32."""
+    topk: int = Field(64, ge=1)
+    """Tokens a member lists at first; four times as many where these may hold back a better move. Omitted: 64."""
     patience: int = Field(1024, ge=1)
     """Tokens a member lists at most in a step in which the members agree on anything at all. Omitted: 1024."""
 
@@ -89,18 +87,12 @@ class Abe(Method[AbeOptions]):
     def calls(self, members: int) -> Sequence[int]:
         return (self.options.beam or _BEAM,) * members
 
-    async def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
+    def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         weights = shares(self.options.weights, len(members))
         bench = Bench(request, [members[seat] for seat in weights])
-        rule = self._rule(request, bench, weights)
         # The loop counts pieces of text; the rules count moves.
         unlimited = replace(request, sampling=replace(request.sampling, max_tokens=None))
-        try:
-            async with aclosing(lockstep(unlimited, members, rule)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            await shielded(bench.close())
+        return lockstep(unlimited, members, self._rule(request, bench, weights))
 
     def _rule(self, request: Request, bench: Bench, weights: dict[int, float]) -> Rule:
         if not request.sampling.greedy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
@@ -11,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ensemble.concurrency import shielded, together
+from ensemble.concurrency import together
 from ensemble.during.token.bytes.reader import Reader
 from ensemble.during.token.bytes.tree import OUTCOMES, STOP
 from ensemble.during.token.election.certificate import weighted
@@ -90,16 +89,11 @@ class ByteLevel(Method[ByteLevelOptions]):
     def check(self, members: Sequence[Card]) -> None:
         check_weights(self.options.weights, members)
 
-    async def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
+    def run(self, request: Request, members: Members) -> AsyncIterator[Event]:
         rule = ByteRule(replace(request, sampling=seeded(request.sampling)), members, self.options)
         # The loop counts bytes; the rule ends the answer.
         unlimited = replace(request, sampling=replace(request.sampling, max_tokens=None))
-        try:
-            async with aclosing(lockstep(unlimited, members, rule)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            await shielded(rule.close())
+        return lockstep(unlimited, members, rule)
 
 
 class ByteRule(Rule):

@@ -205,6 +205,10 @@ class ConsistentUnion(UnionTopK):
     def ballot(self, union: Union, classes: Ids, masses: Floats, told: Sequence[tuple[Ids, Floats]]) -> Ballot:
         return self._switch.ballot(union, range(len(masses)), classes, masses, told)
 
+    def favourite(self, union: Union, listed: Mapping[int, Distribution]) -> Decision | None:
+        # What all like best need not win: where masses deviate they count less.
+        return None
+
     def certain(self, masses: Floats, missing: Floats) -> int | None:
         # Scores depend on all masses; there is no bound worth computing.
         return None

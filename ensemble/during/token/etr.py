@@ -121,11 +121,9 @@ class _Answer:
 
     async def segment(self) -> list[Event]:
         """What the generalist writes until an expert is wanted."""
-        gate = None if self._alone else Gate(self._options.head, stay=self._options.stay)
-        tokens = self._options.segment if self._left is None else min(self._options.segment, self._left)
         sampling = self._request.sampling
         try:
-            proposal = await self._pen.write(self._text, Until(tokens, gate=gate), sampling, sampling.logprobs or 0)
+            proposal = await self._pen.write(self._text, self._until(), sampling, sampling.logprobs or 0)
         except NoRoom:
             self.finish = "length"
             return []
@@ -134,6 +132,13 @@ class _Answer:
         if self.finish is None:
             events += self._ended(proposal)
         return events
+
+    def _until(self) -> Until:
+        """Where the generalist stops and asks again; it finishes a character that it has begun."""
+        begun = not _whole(self._text)
+        tokens = 1 if begun else self._options.segment
+        gate = None if self._alone or begun else Gate(self._options.head, stay=self._options.stay)
+        return Until(tokens if self._left is None else min(tokens, self._left), gate=gate)
 
     def _ended(self, proposal: Proposal) -> list[Event]:
         if proposal.finish == "gate":
@@ -144,11 +149,13 @@ class _Answer:
         return []
 
     def _wanted(self, outcomes: Distribution) -> list[Event]:
-        """The likeliest expert takes over, unless it is not there; inside a character the generalist goes on."""
+        """The likeliest expert takes over, unless it is not there; inside a character it has to wait."""
         if outcomes.size != len(self._labels):
             raise BadAnswer(f"{self._pen.name} told {outcomes.size} outcomes, not {len(self._labels)}")
         expert = self._experts().get(next(int(o) for o in outcomes.ids if o))
-        if expert is None or not _whole(self._text):
+        if not _whole(self._text):
+            return []
+        if expert is None:
             self._alone = True
             return []
         self.expert = expert
@@ -202,5 +209,5 @@ def _decided(seat: int, delta: Delta) -> list[Decision]:
 def _whole(text: bytes) -> bool:
     """Whether it ends with a whole character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(text)
+    decoder.decode(text[-3:])
     return not decoder.getstate()[0]

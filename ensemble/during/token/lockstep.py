@@ -68,6 +68,10 @@ class Rule(ABC):
             position: number of the step, counted from 0.
         """
 
+    async def close(self) -> None:
+        """Free what it holds besides the panel; the loop calls it when the answer has ended, however it ended."""
+        return
+
 
 class Panel:
     """The members of one run around the text committed so far."""
@@ -247,4 +251,4 @@ async def lockstep(request: Request, members: Sequence[Member], rule: Rule) -> A
             yield rest
         yield Finish(reason)
     finally:
-        await shielded(panel.close())
+        await shielded(asyncio.gather(panel.close(), rule.close()))

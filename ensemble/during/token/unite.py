@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ensemble.concurrency import together
@@ -17,9 +16,19 @@ from ensemble.distributions import likeliest
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.rulings import DraftRule, Ruling, row_of
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
-from ensemble.during.token.election.ballot import Ballot
+from ensemble.during.token.election.ballot import Ballot, favourite
 from ensemble.during.token.election.beginnings import Beginnings
 from ensemble.during.token.election.certificate import weighted
+from ensemble.during.token.election.strings import (
+    Duplicates,
+    Spelling,
+    certain,
+    known_masses,
+    logsum,
+    nominated,
+    shares_within,
+    spelling,
+)
 from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, Panel, lockstep
 from ensemble.errors import BadAnswer, ConfigurationError
@@ -27,14 +36,9 @@ from ensemble.member import Capability, Card, Distribution, Floats
 from ensemble.method import Members, Method, Options, Stage, method
 from ensemble.request import Event, Request, Sampling
 from ensemble.sampling import draw, processed, seeded
-from ensemble.vocabulary import NO_CLASS, Ids, Union, Vocabulary, union_of
-
-Duplicates = Literal["keep", "mask", "reference"]
+from ensemble.vocabulary import Ids, Union, Vocabulary, union_of
 
 _beginnings = Beginnings()
-
-_ROUNDING = 1e-5
-"""Shares made of float32 log-probabilities are off by less."""
 
 
 class UniteOptions(Options):
@@ -124,8 +128,11 @@ class UnionTopK(DraftRule):
         self._sampling = sampling
 
     async def elect(self, panel: Panel, position: int) -> Decision:
-        listed, classes = await self._nominations(panel)
+        listed = await panel.next(dict.fromkeys(self._seats, self.listed))
         union = panel.union(self._seats)
+        if (decision := self.favourite(union, listed)) is not None:
+            return decision
+        listed, classes = await self._nominations(panel, union, listed)
         spellings = await self._spellings(panel, union, classes)
         masses = self.clear(listed, spellings)
         if masses is not None:
@@ -158,7 +165,7 @@ class UnionTopK(DraftRule):
             if any(i not in ids for ids in known for named in own for i in named):
                 return None
             nothing = np.zeros(len(own), bool)
-            scores = [np.array([_logsum([ids[i] for i in named]) for named in own]) for ids in known]
+            scores = [np.array([logsum([ids[i] for i in named]) for named in own]) for ids in known]
             masses = np.stack([shares_within(row, nothing, self._options.duplicates) for row in scores])
         ballot = self.ballot(union, classes, masses, facts)
         with np.errstate(divide="ignore"):
@@ -179,12 +186,20 @@ class UnionTopK(DraftRule):
         """The column that leads in a ballot whatever is missing; ``None`` if that depends on it. As ``certain``."""
         return certain(masses, missing, np.array(list(self._weights.values())))
 
+    def favourite(self, union: Union, listed: Mapping[int, Distribution]) -> Decision | None:
+        """The string that every member holds likeliest by far, as it wins any mean of their shares; ``None`` without
+        one, or where it is not all that is wanted.
+        """
+        if not self._plain or self._options.fidelity == "reference":
+            return None
+        return favourite(union, self._weights, [(d.ids, np.exp(d.logprobs[:2])) for d in listed.values()])
+
     def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
         """Shares as far as the lists tell them, shape [M, S], if whatever look-ups would add leaves the same winner.
 
         Most steps are clear, and then one exchange with each member is enough.
         """
-        if not self._sampling.greedy or self._sampling.logprobs is not None or self._options.duplicates == "reference":
+        if not self._plain:
             return None
         kept = self._options.duplicates == "keep"
         known = [known_masses(listed[seat], spellings[seat], kept) for seat in self._seats]
@@ -204,23 +219,32 @@ class UnionTopK(DraftRule):
         with np.errstate(divide="ignore"):
             return draw(np.log(mean), self._sampling, position)
 
-    async def _nominations(self, panel: Panel) -> tuple[dict[int, Distribution], Ids]:
+    @property
+    def _plain(self) -> bool:
+        """Whether it is enough to know who wins, and masses that are not listed are all that could change it."""
+        plain = self._sampling.greedy and self._sampling.logprobs is None
+        return plain and self._options.duplicates != "reference"
+
+    async def _nominations(
+        self, panel: Panel, union: Union, listed: dict[int, Distribution]
+    ) -> tuple[dict[int, Distribution], Ids]:
         """The members' lists, and the classes of the union; lists of nothing but control ids are made longer."""
-        topk, length = self._options.topk, max(self._options.topk, self._options.listed)
+        length = self.listed
         while True:
-            listed = await panel.next(dict.fromkeys(self._seats, length))
-            union = panel.union(self._seats)
-            for nominees in (topk, length):
+            for nominees in (self._options.topk, length):
                 if len(classes := nominated(union, list(listed.values()), nominees)):
                     return listed, classes
             if all(distribution.complete for distribution in listed.values()):
                 raise BadAnswer("no member has a text token or a stop id to elect")
             length *= 2
+            listed = await panel.next(dict.fromkeys(self._seats, length))
 
     async def _spellings(self, panel: Panel, union: Union, classes: Ids) -> dict[int, Spelling]:
         named = classes.tolist()
-        strings = [union.bytes_of(c) for c in named]
         own = {s: union.spelt(member, named) for member, s in enumerate(self._seats)}
+        if all(all(ids) for ids in own.values()):
+            return {s: spelling((), ids, {}) for s, ids in own.items()}
+        strings = [union.bytes_of(c) for c in named]
         foreign = {s: [t for t, ids in zip(strings, own[s], strict=True) if t and not ids] for s in self._seats}
         news = {s: _beginnings.unknown(panel.member(s), panel.vocabulary(s), foreign[s]) for s in self._seats}
         if any(news.values()):
@@ -255,7 +279,7 @@ class UnionTopK(DraftRule):
         return told
 
     def _shares(self, panel: Panel, seat: int, spelt: Spelling, told: Mapping[int, float]) -> Floats:
-        scores = np.array([_logsum([told[i] for i in ids]) for ids in spelt.ids])
+        scores = np.array([logsum([told[i] for i in ids]) for ids in spelt.ids])
         zero = -float(np.log(panel.vocabulary(seat).size))
         return shares_within(scores, spelt.duplicate, self._options.duplicates, zero=zero)
 
@@ -265,112 +289,3 @@ class UnionTopK(DraftRule):
             return decision
         ids = decision.spelling.get(0, scored_by)
         return replace(decision, text=panel.vocabulary(0).text(ids), spelling={0: ids})
-
-
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """How one member scores each string of the union. S strings."""
-
-    ids: tuple[tuple[int, ...], ...]
-    """Per string: its own ids, or the first sub-token, or none if the member cannot spell it."""
-    duplicate: npt.NDArray[np.bool_]
-    """Shape [S]: it is scored by a first sub-token that scores another string already."""
-
-
-def nominated(union: Union, listed: Sequence[Distribution], topk: int) -> Ids:
-    """Classes of the first ``topk`` tokens of each list, shape [S], ascending; none of control ids or without mass."""
-    tops = [d.ids[:topk][d.logprobs[:topk] > -np.inf] for d in listed]
-    classes = np.unique(np.concatenate([union.classes[i][ids] for i, ids in enumerate(tops)]))
-    return np.asarray(classes[classes != NO_CLASS])
-
-
-def spelling(strings: Sequence[bytes], own: Sequence[tuple[int, ...]], first: Mapping[bytes, int]) -> Spelling:
-    """Own ids come first; the other strings get their first sub-tokens in order.
-
-    >>> spelling([b"Pa", b"Par", b"Pas"], [(4,), (), ()], {b"Par": 4, b"Pas": 7}).duplicate.tolist()
-    [False, True, False]
-    """
-    if not first:
-        return Spelling(tuple(own), np.zeros(len(own), bool))
-    used = {i for ids in own for i in ids}
-    ids, duplicate = list(own), np.zeros(len(own), bool)
-    for position, string in enumerate(strings):
-        if not own[position] and string in first:
-            ids[position] = (first[string],)
-            duplicate[position] = first[string] in used
-            used.add(first[string])
-    return Spelling(tuple(ids), duplicate)
-
-
-def known_masses(listed: Distribution, spelt: Spelling, kept: bool) -> tuple[list[float], list[int]]:
-    """Of each string of the union: the mass that a list tells, and how many of its ids the list does not have.
-
-    Args:
-        kept: strings that are scored by the sub-token of another string have its mass too; else they have none.
-    """
-    told = dict(zip(listed.ids.tolist(), listed.probabilities.tolist(), strict=True))
-    masses, unknown = [0.0] * len(spelt.ids), [0] * len(spelt.ids)
-    skipped = () if kept else np.flatnonzero(spelt.duplicate).tolist()
-    for string, ids in enumerate(spelt.ids):
-        if string not in skipped:
-            for i in ids:
-                if (mass := told.get(i)) is None:
-                    unknown[string] += 1
-                else:
-                    masses[string] += mass
-    return masses, unknown
-
-
-def certain(masses: Floats, missing: Floats, weights: Floats) -> int | None:
-    """The column that has the largest weighted mean share whatever is missing; ``None`` if that depends on it.
-
-    Args:
-        masses: shape [M, S], what is known of each string at each member.
-        missing: shape [M, S], what may have to be added to it at most.
-        weights: shape [M].
-
-    >>> masses, missing = np.array([[0.5, 0.3, 0.0], [0.4, 0.0, 0.3]]), np.array([[0, 0, 0.01], [0, 0.01, 0]])
-    >>> certain(masses, missing, np.array([0.5, 0.5])), certain(masses, 90 * missing, np.array([0.5, 0.5]))
-    (0, None)
-    """
-    least = masses.sum(axis=1, keepdims=True)
-    if not least.all():
-        return None
-    lower = weights @ (masses / (least + missing.sum(axis=1, keepdims=True)))
-    upper = weights @ ((masses + missing) / least)
-    column = int(lower.argmax())
-    upper[column] = 0.0
-    return column if lower[column] > upper.max() + _ROUNDING else None
-
-
-def shares_within(
-    scores: Floats, duplicate: npt.NDArray[np.bool_], duplicates: Duplicates, *, zero: float = 0.0
-) -> Floats:
-    """One member's probabilities inside the union.
-
-    Args:
-        scores: shape [S], logits or log-probabilities (they differ by a constant, which has no effect), ``-inf`` for
-            strings that the member cannot spell.
-        duplicate: shape [S].
-        zero: where a raw logit of 0 lies on the scale of ``scores``; only ``reference`` asks.
-
-    Returns:
-        Shape [S], sums to 1; all 0 if the member has no score for any string.
-
-    >>> scores, duplicate = np.array([3.6, 3.0, 3.0]), np.array([False, False, True])
-    >>> [shares_within(scores, duplicate, how).round(3).tolist() for how in ("keep", "mask")]
-    [[0.477, 0.262, 0.262], [0.646, 0.354, 0.0]]
-    """
-    if duplicates != "keep":
-        scores = np.where(duplicate, -np.inf if duplicates == "mask" else zero, scores)
-    if not np.isfinite(scores).any():
-        return np.zeros(len(scores))
-    masses = np.exp(scores - scores.max())
-    return np.asarray(masses / masses.sum())
-
-
-def _logsum(logprobs: Sequence[float]) -> float:
-    if len(logprobs) == 1:
-        return logprobs[0]
-    with np.errstate(divide="ignore"):
-        return float(np.log(sum(np.exp(logprobs)))) if logprobs else -np.inf

@@ -63,7 +63,7 @@ class Comparison:
     """Curve of who knows every outcome; empty where costs are not known."""
     entrants: tuple[Entrant, ...]
     refused: Mapping[str, str]
-    """Routers that cannot be fitted to this table, and why."""
+    """Routers that were not fitted to this table, and why."""
 
     @property
     def single(self) -> Taken:
@@ -87,7 +87,8 @@ def routers(names: Sequence[str] = ()) -> Routers:
 
 
 def compared(title: str, divisions: Sequence[Division], entrants: Routers, told: Told) -> Comparison:
-    """Fit every router to each division and put what they do on the tested parts together."""
+    """Fit every router to each division and put what they do on the tested parts together; one that cannot be fitted,
+    or breaks, is told of."""
     tested = joined([division.test.table for division in divisions])
     listed = [references(division.fit.table, division.test.table) for division in divisions]
     priced = bool((~np.isnan(tested.cost)).all() and tested.cost.any())
@@ -98,6 +99,11 @@ def compared(title: str, divisions: Sequence[Division], entrants: Routers, told:
             found.append(entrant(method, divisions, tested, priced=priced))
         except (BadRequest, ConfigurationError) as error:
             refused[name] = error.message
+        except Exception as error:
+            # One router that breaks on a table does not cost what the others have shown.
+            if len(entrants) == 1:
+                raise
+            refused[name] = f"its fit broke: {type(error).__name__}: {error}"
     return Comparison(
         title=title,
         tested=tested,

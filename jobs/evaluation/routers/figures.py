@@ -8,8 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ensemble.outcomes import pairs
-from ensemble.outcomes.bootstrap import interval
+from ensemble.outcomes import bootstrap, pairs
 from ensemble.outcomes.curves import Point, aiq, arena, gain, pareto_distance, saving
 from ensemble.outcomes.measures import entropy, shares
 from ensemble.outcomes.references import Taken
@@ -125,7 +124,7 @@ def _row(found: Comparison, own: Taken, seed: int, *, router: bool, **more: obje
 def against(own: Taken, other: Taken, seed: int) -> Difference:
     """Quality against another way of choosing, on the same queries."""
     apart = own.quality.astype(np.float64) - other.quality.astype(np.float64)
-    low, high = interval(apart, seed=seed)
+    low, high = bootstrap.apart(apart, seed=seed)
     return Difference(float(apart.mean()), low, high, int((apart > 0).sum()), int((apart < 0).sum()))
 
 

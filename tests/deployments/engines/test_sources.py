@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import load_file, save_file
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from deployments.engines.fetching import load, resolve
@@ -377,11 +379,52 @@ def test_two_processes_convert_at_once(tiny_gguf: Path, tmp_path: Path) -> None:
 
 
 def test_load_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot load a model"):
+    with pytest.raises(ConfigurationError, match="cannot load a tokenizer"):
         load(tmp_path)
     folder = shutil.copytree(zoo.directory("adder"), tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ConfigurationError, match="cannot load a model"):
+        load(folder)
+
+
+def copied(tmp_path: Path, **fields: object) -> Path:
+    """A member of the zoo with other fields in its configuration."""
+    folder = Path(shutil.copytree(zoo.directory("adder"), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"auto_map": {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}, "model_type": "of-its-own"},
+        {"num_hidden_layers": "two"},
+        {"model_type": "t5"},
+    ],
+)
+def test_what_cannot_be_loaded_here_is_a_configuration_error(fields: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot load a (model|tokenizer) from"):
+        load(copied(tmp_path, **fields))
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    gone = next(name for name in weights if "down_proj" in name)
+    del weights[gone]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigurationError, match=rf"lacks 1 weights of a LlamaForCausalLM: {gone}"):
+        load(folder)
+
+
+def test_a_download_that_broke_off_is_a_configuration_error(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ConfigurationError, match="cannot load a model from"):
         load(folder)
 
 

@@ -14,7 +14,7 @@ from deployments.engines.fetching import load, resolve
 from deployments.engines.sources import PackageSource, ZooSource
 from deployments.engines.templates import DEFAULT_TEMPLATE, Prompts, end_of_turn, render, special_tokens
 from deployments.engines.tokenisation import HuggingFaceTokeniser, stop_ids_of
-from ensemble.errors import BadRequest
+from ensemble.errors import BadRequest, ConfigurationError
 from ensemble.request import Message, Request
 
 SMOLLM2 = PackageSource(
@@ -123,6 +123,22 @@ def test_a_template_that_refuses_a_conversation_is_quoted(turns: list[Message]) 
     with pytest.raises(BadRequest, match="Roles must alternate") as caught:
         prompts_of(with_beginning(INSTRUCT)).chat(turns)
     assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize("turns", [[SYSTEM], [SYSTEM, ANSWER]])
+def test_a_system_text_that_no_user_message_can_take_is_refused_as_the_template_does(turns: list[Message]) -> None:
+    with pytest.raises(BadRequest, match="System role not supported"):
+        prompts_of(with_beginning(INSTRUCT)).chat(turns)
+
+
+def test_of_several_templates_the_plain_one_is_taken() -> None:
+    several, plain = with_beginning(None), with_beginning(INSTRUCT)
+    several.chat_template = {"default": INSTRUCT, "tool_use": "{{ raise_exception('no tools') }}"}
+    assert prompts_of(several).chat([USER]) == prompts_of(plain).chat([USER])
+    assert end_of_turn(several) == end_of_turn(plain) is not None
+    several.chat_template = {"rag": INSTRUCT, "tool_use": INSTRUCT}
+    with pytest.raises(ConfigurationError, match="are rag, tool_use, and none is called default; set chat_template"):
+        prompts_of(several)
 
 
 def test_a_broken_template_is_a_named_error() -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
+from deployments.gateway import Served, build_app
 from ensemble.errors import MemberLost
 from ensemble.member import Capability, Card, Member
-from ensemble.request import Delta, Event, Finish, Request, Spent, Usage
+from ensemble.request import Budget, Delta, Event, Finish, Request, Spent, Usage
 
 
 class Dying(Member):
     """Its first replicas die in mid-answer."""
 
-    def __init__(self, deaths: int, at_fault: str = "dying") -> None:
+    def __init__(self, deaths: int, at_fault: str = "dying", seconds: float = 0.0) -> None:
         self.card = Card("dying", frozenset({Capability.GENERATE}), 100)
-        self._deaths, self._at_fault = deaths, at_fault
+        self._deaths, self._at_fault, self._seconds = deaths, at_fault, seconds
         self.asked = 0
+        self.budgets: list[Budget] = []
 
     async def generate(self, request: Request) -> AsyncIterator[Event]:
         self.asked += 1
+        self.budgets.append(request.budget)
+        await asyncio.sleep(self._seconds)
         yield Spent("dying", Usage(calls=1, prompt_tokens=3))
         yield Delta("wh", {"dying": 1.0})
         if self.asked <= self._deaths:
@@ -52,3 +59,30 @@ def test_what_cannot_be_begun_again_ends_typed(serve: Any, member: Dying, fields
         reply = gateway.post(BODY | fields)
     assert '"code":"member_lost"' in reply.text
     assert member.asked == (3 if member._deaths == 9 else 1)
+
+
+@pytest.fixture(params=["a model", "an ensemble"])
+def served(request: pytest.FixtureRequest) -> Callable[[Dying], FastAPI]:
+    """An app over it; an ensemble's replica is at another place than the gateway, and keeps to the budget itself."""
+    method = None if request.param == "a model" else "gac"
+    return lambda member: build_app({"dying": Served(member, method)})
+
+
+def test_an_answer_that_is_begun_again_has_what_is_left_of_its_budget(served: Callable[[Dying], FastAPI]) -> None:
+    member = Dying(1, seconds=0.05)
+    budget = {"calls": 5, "tokens": 10, "cost": 1, "seconds": 9}
+    reply = TestClient(served(member)).post("/v1/chat/completions", json=BODY | {"budget": budget})
+    assert reply.status_code == 200, reply.text
+    first, second = member.budgets
+    assert (first.calls, first.tokens) == (5, 10) and (second.calls, second.tokens) == (4, 7)
+    assert second.seconds is not None and second.seconds <= 8.95
+
+
+@pytest.mark.parametrize(("amount", "limit"), [("calls", 1), ("tokens", 3), ("seconds", 0.04)])
+def test_what_has_used_up_its_budget_is_not_begun_again(
+    served: Callable[[Dying], FastAPI], amount: str, limit: float
+) -> None:
+    member = Dying(1, seconds=0.05)
+    reply = TestClient(served(member)).post("/v1/chat/completions", json=BODY | {"budget": {amount: limit}})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (429, f"budget.{amount}"), reply.text
+    assert member.asked == 1

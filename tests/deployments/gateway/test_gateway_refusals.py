@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from deployments.api.requests import CompletionBody
 from deployments.gateway import Limits
 from ensemble.ensemble import Caps, Ensemble
+from ensemble.errors import BudgetExceeded, MemberError, MemberLost
+from ensemble.member import Capability, Card, Member
+from ensemble.request import Event, Request
 from ensemble.testing import ScriptedMember
 
 USER = [{"role": "user", "content": "?"}]
@@ -24,6 +29,18 @@ REFUSED_CHATS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     # what is wrong: fields, param, code, part of the message
     "no messages": ({"messages": None}, "messages", "bad_request", "must be a valid list"),
     "empty messages": ({"messages": []}, "messages", "bad_request", "at least one user message"),
+    "endless messages": (
+        {"messages": USER * 4097},
+        "messages",
+        "bad_request",
+        "must have at most 4096 items, not 4097",
+    ),
+    "endless parts": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": MARK}] * 4097}]},
+        "messages.0.content",
+        "bad_request",
+        "at most 4096 items",
+    ),
     "only system": ({"messages": [{"role": "system", "content": MARK}]}, "messages", "bad_request", "user message"),
     "only assistant": ({"messages": [{"role": "assistant", "content": MARK}]}, "messages", "bad_request", "user"),
     "role": ({"messages": [*USER, {"role": MARK, "content": "x"}]}, "messages.1.role", "bad_request", "'developer'"),
@@ -100,6 +117,7 @@ REFUSED_CHATS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "unknown method option": ({"model": "pair", "ensemble": {"tims": MARK}}, "tims", "unknown_option", "has: times"),
     "method option type": ({"model": "pair", "ensemble": {"times": MARK}}, "times", "bad_request", "valid integer"),
     "method option cap": ({"model": "pair", "ensemble": {"times": 4}}, "times", "over_cap", "at most 3"),
+    "method option beyond all": ({"model": "pair", "ensemble": {"times": 10**400}}, "times", "over_cap", "at most 3"),
     "ensemble's n": ({"model": "pair", "n": 5}, "n", "over_cap", "at most 4"),
     "choices": ({"n": 65}, "n", "over_cap", "at most 64"),
     "budget type": ({"budget": 3}, "budget", "bad_request", "valid"),
@@ -112,6 +130,12 @@ REFUSED_CHATS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "budget calls": ({"budget": {"calls": 0}}, "budget.calls", "bad_request", "equal to 1"),
     "budget cost": ({"budget": {"cost": -1}}, "budget.cost", "bad_request", "above 0"),
     "budget cost text": ({"budget": {"cost": MARK}}, "budget.cost", "bad_request", "valid decimal"),
+    "budget cost that cannot be counted": (
+        {"model": "pair", "budget": {"cost": "1e9999999"}},
+        "budget.cost",
+        "bad_request",
+        "at most",
+    ),
     "budget seconds": ({"budget": {"seconds": 0}}, "budget.seconds", "bad_request", "above 0"),
     "context": ({"model": "narrow"}, "messages", "context_length_exceeded", "no room"),
 }
@@ -165,6 +189,12 @@ def test_a_text_completion_is_refused(gateway: Any, case: str) -> None:
     assert message in error["message"] and MARK not in error["message"]
 
 
+def test_choices_are_counted_before_anything_is_made_for_each(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CompletionBody, "requests", lambda _: pytest.fail("a request for each of a million prompts"))
+    error = refused(gateway.post({"model": "scripted", "prompt": ["a"] * 65}, TEXT), 400, "over_cap")
+    assert error["message"] == "65 choices are asked for; at most 64 are allowed"
+
+
 @pytest.mark.parametrize("field", ["model", "messages"])
 def test_a_missing_field_is_named(gateway: Any, field: str) -> None:
     body = {"model": "scripted", "messages": USER}
@@ -207,6 +237,9 @@ BAD_BODIES: dict[str, tuple[bytes, str]] = {
     "NaN": (b'{"model": "scripted", "temperature": NaN}', "not JSON"),
     "half a surrogate pair": (b'{"model": "\\ud800"}', "not JSON"),
     "two values": (b"{} {}", "not JSON"),
+    "a field twice": (b'{"model": "tiny", "model": "scripted"}', "model is given more than once"),
+    "a field twice, further in": (b'{"budget": {"calls": 1, "calls": 9}}', "calls is given more than once"),
+    "a number of 5,000 digits": (b'{"seed": ' + b"9" * 5000 + b"}", "not JSON: number out of range"),
     "a list": (b"[]", "not a JSON object"),
     "a string": (b'"hello"', "not a JSON object"),
     "null": (b"null", "not a JSON object"),
@@ -233,6 +266,14 @@ def test_the_content_type_does_not_matter(gateway: Any) -> None:
     assert reply.json()["choices"][0]["message"]["content"] == "aé"
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
+def test_a_compressed_body_is_refused_in_words(gateway: Any, coding: str) -> None:
+    body = json.dumps({"model": "scripted", "messages": USER}).encode()
+    reply = httpx.post(gateway.url + CHAT, content=body, headers={"content-encoding": coding})
+    assert "without content-encoding" in refused(reply, 415, "unreadable_body")["message"]
+    assert httpx.post(gateway.url + CHAT, content=body, headers={"content-encoding": "identity"}).is_success
+
+
 def test_ten_megabytes_are_refused(gateway: Any) -> None:
     body = json.dumps({"model": "scripted", "messages": [{"role": "user", "content": "x" * 10_000_000}]})
     error = refused(httpx.post(gateway.url + CHAT, content=body), 413, "body_too_large")
@@ -249,6 +290,13 @@ def test_a_body_of_unannounced_length_is_not_read_to_its_end(gateway: Any) -> No
     piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     reply = _raw(gateway, head + piece * 65)
     assert b"413" in reply and b"body_too_large" in reply, "the body's last piece was never sent"
+
+
+def test_a_body_that_never_comes_is_not_waited_for(serve: Any) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n"
+    with serve({"a": ScriptedMember.answering("a", ["x"])}, limits=Limits(body_seconds=0.1)) as gateway:
+        reply = _raw(gateway, head + b'{"model":')
+    assert b"408" in reply and b"body_timeout" in reply and b"within 0.1 seconds" in reply
 
 
 def _raw(gateway: Any, request: bytes) -> bytes:
@@ -296,6 +344,40 @@ def test_a_lost_member_may_be_tried_again(gateway: Any, model: str, code: str) -
 
 def test_other_refusals_are_not_to_be_tried_again(gateway: Any) -> None:
     assert "retry-after" not in gateway.post({"model": "scripted"}).headers
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (BudgetExceeded("used up", param="budget.tokens"), 1),
+        (MemberError("it failed"), 1),
+        (RuntimeError("a bug"), 1),
+        (MemberLost("gone"), 3),
+    ],
+    ids=lambda case: type(case).__name__,
+)
+def test_the_official_client_asks_again_only_where_that_may_help(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int
+) -> None:
+    member = Counted(error)
+    monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *_, **__: 0.0)
+    with serve({"counted": member}) as gateway, pytest.raises(openai.APIStatusError):
+        gateway.client().with_options(max_retries=2).chat.completions.create(model="counted", messages=USER)
+    assert member.asked == times
+
+
+class Counted(Member):
+    """Fails, and counts how often."""
+
+    def __init__(self, error: Exception) -> None:
+        self.card = Card("counted", frozenset({Capability.GENERATE}), 100)
+        self._error = error
+        self.asked = 0
+
+    async def generate(self, request: Request) -> AsyncIterator[Event]:
+        self.asked += 1
+        raise self._error
+        yield
 
 
 def test_a_crash_is_logged_and_never_shown(gateway: Any, caplog: pytest.LogCaptureFixture) -> None:

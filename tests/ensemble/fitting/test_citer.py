@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ensemble.artifacts import Artifact, Manifest
+from ensemble.errors import ConfigurationError
 from ensemble.fitting.citer import Example, labelled, relabelled, together_written
 from ensemble.fitting.router import CiterFit, Network, fit
 from ensemble.heads import build
@@ -18,7 +19,7 @@ from ensemble.vocabulary import LongestMatch, Vocabulary
 WORDS = Vocabulary((b"a", b"b", b"c", b""), frozenset({3}))
 
 
-def reciter(name: str, text: bytes) -> LocalMember:
+def reciter(name: str, text: bytes, **options: int) -> LocalMember:
     """Writes a text by position, whatever it is asked; its state says the position."""
 
     def row(prompt: Sequence[int], ids: Sequence[int]) -> Floats:
@@ -30,7 +31,7 @@ def reciter(name: str, text: bytes) -> LocalMember:
     def state(prompt: Sequence[int], ids: Sequence[int]) -> Floats:
         return np.array([len(ids), 1.0])
 
-    member = LocalMember(name, LongestMatch(WORDS), row, states=state)
+    member = LocalMember(name, LongestMatch(WORDS), row, states=state, **options)  # type: ignore[arg-type]
     member.prompt_ids = lambda request: []  # type: ignore[method-assign]
     return member
 
@@ -95,6 +96,56 @@ async def test_open_places_are_labelled_again_by_what_both_come_to() -> None:
     again = await relabelled(labels, answers, right, OPTIONS, nobody)
     assert heard == ["abcb"], "the large one writes the fourth token"
     assert again.good.tolist() == [1, 0, 1, 1, 1]
+
+
+async def test_labels_and_answers_end_with_the_context() -> None:
+    small, large = reciter("s", b"abcabc" * 9, context_length=6), reciter("l", b"aaaa", context_length=4)
+    heard: list[str] = []
+
+    def right(number: int, text: str) -> bool:
+        heard.append(text)
+        return False
+
+    labels = await labelled(small, large, [Example("q", "accaccacc")], right, OPTIONS, nobody)
+    assert labels.good.tolist() == [1, 0, 1, 1], "four tokens fit at the large member"
+    assert heard == ["abcabc"], "the small member's own context is larger"
+
+
+async def test_a_member_that_never_stops_is_labelled_along_the_text_alone() -> None:
+    endless = Vocabulary((b"a", b"b"))
+    pair = [LocalMember(name, LongestMatch(endless), lambda p, i: np.log([0.9, 0.1]), states=_flat) for name in "sl"]
+    labels = await labelled(pair[0], pair[1], [Example("ab", "aa")], lambda number, text: True, OPTIONS, nobody)
+    assert labels.good.tolist() == [1, 1]
+
+
+def _flat(prompt: Sequence[int], ids: Sequence[int]) -> Floats:
+    return np.ones(2)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"iterations": 0},
+        {"concurrency": 0},
+        {"batch": 1},
+        {"epochs": 0},
+        {"held_out": 1.0},
+        {"dropout": 1.0},
+        {"learning_rate": float("nan")},
+        {"threshold": -0.1},
+    ],
+)
+def test_options_that_fit_nothing_are_refused(option: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="must be") as refused:
+        CiterFit(**option)
+    assert refused.value.param == next(iter(option))
+
+
+def test_a_router_takes_some_tokens() -> None:
+    states, good = data(3, 0)
+    assert fit(states, good, CiterFit(epochs=1, held_out=0.9))[1]["tokens"] == 1
+    with pytest.raises(ConfigurationError, match="3 labelled tokens at least; there are 2"):
+        fit(states[:2], good[:2], CiterFit(epochs=1))
 
 
 def data(count: int, seed: int) -> tuple[Floats, Floats]:

@@ -124,8 +124,8 @@ def test_nothing_in_common_is_refused() -> None:
         fit_deepen([model("a", (b"x", b""), 1), model("b", (b"y", b""), 1)])
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"anchors": 0}])
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": np.inf}, {"anchors": 0}])
 def test_options_out_of_bounds_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError, match="must be") as refused:
         DeepenFit(**options)  # type: ignore[arg-type]
     assert refused.value.param == next(iter(options))

@@ -208,9 +208,9 @@ def test_nothing_in_common_is_refused() -> None:
         fit_eva(*models)
 
 
-@pytest.mark.parametrize("options", [{"topk": 0}, {"topk": 321}, {"neighbours": 0}])
-def test_options_out_of_bounds_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigurationError) as refused:
+@pytest.mark.parametrize("options", [{"topk": 0}, {"topk": 321}, {"neighbours": 0}, {"threshold": -0.1}])
+def test_options_out_of_bounds_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="must be") as refused:
         EvaFit(**options)  # type: ignore[arg-type]
     assert refused.value.param == next(iter(options))
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemble.errors import ConfigurationError
 from ensemble.fitting.packllm import Calibration, fit, weights
 
 
@@ -45,3 +46,8 @@ def test_the_order_of_members_does_not_matter() -> None:
     one, other = fit(losses, labels), fit(losses[:, ::-1].copy(), 1 - labels)
     assert one.tau == pytest.approx(other.tau, rel=1e-4)
     assert one.offsets == pytest.approx(other.offsets[::-1], abs=1e-4)
+
+
+def test_a_calibration_takes_prompts() -> None:
+    with pytest.raises(ConfigurationError, match="one prompt at least"):
+        fit(np.zeros((0, 2)), np.zeros(0, int))

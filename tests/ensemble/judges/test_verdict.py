@@ -122,7 +122,9 @@ def test_a_model_without_sessions_is_refused() -> None:
         VerdictJudge("v", model)
 
 
-@pytest.mark.parametrize("template", ["{question}?", "{answer} {other}", "{answer", "{}{answer}"])
+@pytest.mark.parametrize(
+    "template", ["{question}?", "{answer} {other}", "{answer", "{}{answer}", "{answer:{step}}", "{answer!x}"]
+)
 def test_templates_that_cannot_be_used_are_refused(template: str) -> None:
     with pytest.raises(ValidationError, match="template"):
         VerdictJudge("v", TinyMember("tiny"), template=template)

@@ -96,3 +96,45 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         read(tmp_path / "t.parquet")
     with pytest.raises(BadRequest, match="cannot be written"):
         table().write(tmp_path / "t.parquet" / "below")
+
+
+def test_features_keep_the_name_that_they_have_in_a_folder(tmp_path: Path) -> None:
+    table().write(tmp_path)
+    (tmp_path / "features.npy").rename(tmp_path / "embeddings_minilm.npy")
+    more = Outcomes.of(
+        pa.table({"query_id": ["r"], "member": ["a"], "quality": [1.0]}), features=np.ones((1, 3), np.float32)
+    )
+    read(tmp_path).append(more).write(tmp_path)
+    found = read(tmp_path).features
+    assert found is not None and found.shape == (3, 3)
+
+
+def test_a_write_that_fails_leaves_the_table_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = table()
+    before.write(tmp_path)
+    cell = pa.table({"query_id": ["r"], "member": ["c"], "quality": [1.0]})
+    after = before.append(Outcomes.of(cell, features=np.ones((1, 3), np.float32)))
+
+    write = pq.write_table
+
+    def full(table: pa.Table, *given: object, **more: object) -> None:
+        if "input_price" in table.column_names:
+            raise OSError(28, "No space left on device")
+        write(table, *given, **more)
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(BadRequest, match="cannot be written: No space left"):
+        after.write(tmp_path)
+    found = read(tmp_path)
+    assert found.cells.equals(before.cells) and len(found) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"?", b"PK"])
+def test_features_that_cannot_be_read_are_named(tmp_path: Path, content: bytes) -> None:
+    table().write(tmp_path)
+    if content == b"PK":
+        np.savez(tmp_path / "several.npz", a=np.eye(2))
+        content = (tmp_path / "several.npz").read_bytes()
+    (tmp_path / "features.npy").write_bytes(content)
+    with pytest.raises(BadRequest, match=r"features\.npy: the file cannot be read"):
+        read(tmp_path)

@@ -60,6 +60,11 @@ def test_samples_are_told_apart_and_averaged_where_they_have_a_value() -> None:
     np.testing.assert_array_equal(dense.samples, [[[1.0, NAN, 0.0]]])
 
 
+def test_numbers_of_samples_only_tell_them_apart() -> None:
+    sampled = cells(query_id=["p"] * 3, member=["a", "a", "b"], sample=[2_000_000_000, 7, 1_999_999_999], cost=None)
+    np.testing.assert_array_equal(Outcomes.of(sampled).dense().samples, [[[0.5, 1.0], [0.0, NAN]]])
+
+
 def test_an_answer_without_quality_is_a_hole_with_a_cost() -> None:
     dense = table(quality=[None, 0.5, 0.0]).dense()
     assert dense.observed.tolist() == [[True, False], [False, True]]
@@ -101,7 +106,9 @@ def test_rows_of_a_query_that_differ_in_what_it_is_are_refused() -> None:
     [
         ({"quality": [1.0, 1.5, 0.0]}, r"row 1 of the table: quality is 1.5; allowed: at least 0, at most 1"),
         ({"quality": [1.0, -0.5, 0.0]}, r"row 1 of the table: quality is -0.5"),
-        ({"quality": [1.0, 0.0, NAN]}, r"row 2 of the table: quality is nan; allowed: numbers, and null"),
+        ({"quality": [1.0, 0.0, NAN]}, r"row 2 of the table: quality is nan; allowed: finite numbers, and null"),
+        ({"cost": [0.0, np.inf, None]}, r"row 1 of the table: cost is inf; allowed: finite numbers, and null"),
+        ({"member": ["a", "b", ""]}, "row 2 of the table: member is empty; allowed: a value in each row"),
         ({"quality": ["good", "bad", "ugly"]}, "column 'quality' of the table must hold numbers; got string"),
         ({"input_tokens": [1, 2, -3]}, "row 2 of the table: input_tokens is -3.0; allowed: at least 0$"),
         ({"output_tokens": [-1, 2, 3]}, "row 0 of the table: output_tokens"),

@@ -56,6 +56,9 @@ class BeamRule(Rule):
         told, self._told = self._told, len(text)
         return Decision(text=text[told:], spelling={}, shares=self._shares, logprob=0.0)
 
+    async def close(self) -> None:
+        await self._bench.close()
+
     @property
     def _certain(self) -> bytes:
         """Text that all answers share which may still be elected."""

@@ -51,6 +51,9 @@ class TurnsRule(Rule):
             await self._move()
         return Decision(text=self._item.text[before:], spelling={}, shares=self._shares, logprob=0.0)
 
+    async def close(self) -> None:
+        await self._bench.close()
+
     async def _move(self) -> None:
         """One token of each who moves."""
         item, self._moves = self._item, self._moves + 1

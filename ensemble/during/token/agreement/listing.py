@@ -48,6 +48,13 @@ class Listing:
         """From look-ups of all tokens that might be written."""
         return cls._of(sorted(logprobs.items(), key=lambda pair: (-pair[1], pair[0])), vocabulary, -math.inf)
 
+    def first(self, count: int) -> Listing:
+        """The likeliest of these, as if no more had been listed."""
+        if len(self.ids) <= count:
+            return self
+        cut = self.ids[:count], self.texts[:count], self.logprobs[:count]
+        return Listing(*cut, max(self.floor, self.logprobs[count]), self.stops)
+
     @classmethod
     def _of(cls, told: Sequence[tuple[int, float]], vocabulary: Vocabulary, floor: float) -> Listing:
         tokens, stops = vocabulary.tokens, vocabulary.stop_ids

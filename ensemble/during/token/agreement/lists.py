@@ -16,6 +16,9 @@ from ensemble.member import Distribution, Floats, LogprobsAt, Next, Question
 LOOKED_UP = 256
 """A member that has to spell what others wrote is asked about all tokens that agree with it, if they are not more."""
 
+_GROWTH = 4
+"""How many times as long a list gets that was too short: a round takes longer than its bytes."""
+
 Spelling = tuple[Place, bytes]
 """A place, and what is to be spelt from there."""
 
@@ -50,14 +53,15 @@ class Lists:
         """
         short = [self._spellings[item][seat] for item, seat in found.short]
         exact = {s: ids for s in short if (ids := self._writable(s)) is not None}
-        longer = {place for place, postfix in short if (place, postfix) not in exact}
+        places = sorted({place for place, postfix in short if (place, postfix) not in exact})
+        wanted = {place: _GROWTH * self._listed[place] for place in places}
         if found.moves:
-            longer = {place for place in longer if self._listed[place] < patience}
+            wanted = {place: min(k, patience) for place, k in wanted.items() if self._listed[place] < patience}
         if exact:
             await self._look_up(exact)
-        if longer:
-            await self._list({place: 2 * self._listed[place] for place in sorted(longer)})
-        return bool(exact or longer)
+        if wanted:
+            await self._list(wanted)
+        return bool(exact or wanted)
 
     @property
     def _all(self) -> Iterable[Spelling]:

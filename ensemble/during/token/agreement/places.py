@@ -14,9 +14,9 @@ from ensemble.concurrency import together
 from ensemble.continuation import difference
 from ensemble.during.token.lockstep import NoRoom
 from ensemble.errors import ContextTooLong
-from ensemble.member import Edit, Member, Payload, Question, Session
+from ensemble.member import Member, Payload, Question, Session
 from ensemble.request import Request
-from ensemble.vocabulary import Vocabulary
+from ensemble.vocabulary import Vocabulary, common_prefix
 
 Ids = tuple[int, ...]
 Place = tuple[int, Ids]
@@ -73,7 +73,7 @@ class Places:
         if len(wanted) == len(self._held) == 1:
             return {wanted[0]: self._held[0]}
         free, chosen = list(self._held), dict[Ids, _Held]()
-        near = [(shared(held.ids, ids), held, ids) for held in free for ids in wanted]
+        near = [(common_prefix(held.ids, ids), held, ids) for held in free for ids in wanted]
         for _, held, ids in sorted(near, key=lambda pair: -pair[0]):
             if held in free and ids not in chosen:
                 free.remove(held)
@@ -83,7 +83,7 @@ class Places:
         return chosen | dict(zip(left, forks, strict=True))
 
     async def _forked(self, ids: Ids) -> _Held:
-        parent = max(self._held, key=lambda held: shared(held.ids, ids))
+        parent = max(self._held, key=lambda held: common_prefix(held.ids, ids))
         fork = _Held(await parent.session.fork(), parent.ids)
         self._held.append(fork)
         return fork
@@ -113,29 +113,8 @@ class Bench:
 
 async def _asked(held: _Held, ids: Ids, question: Question) -> Payload:
     try:
-        reply = await held.session.exchange(question, edit=_edit(held.ids, ids))
+        reply = await held.session.exchange(question, edit=difference(held.ids, ids))
     except ContextTooLong as error:
         raise NoRoom from error
     held.ids = ids
     return reply.payload
-
-
-def _edit(held: Ids, wanted: Ids) -> Edit | None:
-    kept = shared(held, wanted)
-    return difference(held[kept:], wanted[kept:])
-
-
-def shared(left: Ids, right: Ids) -> int:
-    """Length of the longest common prefix, found by comparing halves: both are long and nearly equal.
-
-    >>> shared((1, 2, 3), (1, 2, 4, 5)), shared((1, 2), (1, 2, 3)), shared((), (1,))
-    (2, 2, 0)
-    """
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

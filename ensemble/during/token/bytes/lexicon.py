@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.member import Floats
-from ensemble.vocabulary import Ids, Vocabulary
+from ensemble.vocabulary import Ids, Vocabulary, common_prefix
 
 _REMEMBERED = 8
 """Beginnings with fewer tokens are found again each time, so that what is remembered stays small."""
@@ -136,5 +136,4 @@ def common_beginning(texts: Sequence[bytes]) -> bytes:
     if not texts:
         return b""
     first, last = min(texts), max(texts)
-    at = next((i for i, byte in enumerate(first) if byte != last[i]), len(first))
-    return first[:at]
+    return first[: common_prefix(first, last)]

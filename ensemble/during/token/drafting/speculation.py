@@ -16,12 +16,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.concurrency import cancel, shielded, together
+from ensemble.concurrency import cancel, together
 from ensemble.during.token.drafting.drafts import Draft, Drafting, Pace, Stream, acceptance, elected
 from ensemble.during.token.drafting.panel import DraftPanel, check_one_vocabulary
 from ensemble.during.token.drafting.pending import Pending
@@ -87,7 +86,7 @@ def admit_drafting(request: Request, drafting: Drafting, seats: Sequence[int], m
             raise BadRequest(f"{rule}, and {name} does not give them", param="temperature", member=name)
 
 
-async def speculative(
+def speculative(
     request: Request, members: Sequence[Member], rule: DraftRule, drafting: Drafting
 ) -> AsyncGenerator[Event, None]:
     """Write one answer: the one that ``lockstep`` writes with this rule, or, where tokens are drawn, one as likely.
@@ -99,13 +98,7 @@ async def speculative(
         BadRequest: the members' vocabularies differ.
         EnsembleError: a member failed; its siblings are cancelled and all sessions are closed.
     """
-    speculation = Speculation(request, members, rule, drafting)
-    try:
-        async with aclosing(lockstep(request, members, speculation)) as events:
-            async for event in events:
-                yield event
-    finally:
-        await shielded(speculation.close())
+    return lockstep(request, members, Speculation(request, members, rule, drafting))
 
 
 class Speculation(Rule):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemble.during.token.lockstep import Decision
 from ensemble.member import Floats
-from ensemble.vocabulary import Ids, Union
+from ensemble.vocabulary import NO_CLASS, STOP, Ids, Union
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,34 @@ class Ballot:
             return ()
         best = np.argsort(-self.mean, kind="stable")[:count]
         return tuple((self.union.bytes_of(int(self.classes[c])), log(self.mean[c])) for c in best if self.mean[c] > 0)
+
+
+def favourite(union: Union, weights: Mapping[int, float], told: Sequence[tuple[Ids, Floats]]) -> Decision | None:
+    """The class that every member holds likelier than it can hold any other; ``None`` without one.
+
+    It wins any mean that grows with each member's masses, so that no more of their lists has to be looked at.
+
+    Args:
+        weights: of each member, by seat.
+        told: per member: ids, likeliest first, and the probabilities of two of them at least.
+    """
+    firsts = {int(union.classes[member][ids[0]]) for member, (ids, _) in enumerate(told)}
+    if len(firsts) > 1 or NO_CLASS in firsts:
+        return None
+    (class_,) = firsts
+    shares: dict[int, float] = {}
+    for member, ((seat, weight), (_, chances)) in enumerate(zip(weights.items(), told, strict=True)):
+        # Another class may have as many ids as its largest, each as likely as the second; this one has one alone.
+        others = max(union.largest[member], union.count(member, STOP))
+        if len(chances) < 2 or union.count(member, class_) > 1 or chances[0] <= others * chances[1]:
+            return None
+        shares[seat] = weight * float(chances[0])
+    return Decision(
+        text=union.bytes_of(class_),
+        spelling={seat: (int(ids[0]),) for seat, (ids, _) in zip(weights, told, strict=True)},
+        shares=shares,
+        logprob=log(sum(shares.values())),
+    )
 
 
 def likeliest_spelling(ids: tuple[int, ...], known: Ids, masses: Floats) -> tuple[int, ...]:

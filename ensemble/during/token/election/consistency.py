@@ -82,6 +82,8 @@ def consistent(masses: Floats, main: int, kind: Similarity, sharpness: float, ta
     trust = (sums if task == "generative" else 1.0) / np.maximum(_entropies(masses), _LEAST_ENTROPY)
     trust = np.where(masses.any(axis=1), trust, 0.0)
     trust[main] = max(trust[main], trust.sum() - trust[main])
+    if not trust[main]:
+        trust[main] = 1.0  # every mass deviates by the most there is, which tells nobody apart
     scores = scores * (np.count_nonzero(scores, axis=1) / np.where(sums > 0, sums, 1.0))[:, None]
     parts = masses * scores if task == "generative" else masses.copy()
     parts[main] = masses[main]

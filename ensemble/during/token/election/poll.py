@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ensemble.during.token.election.ballot import Ballot, likeliest_spelling, log
+from ensemble.during.token.election.ballot import Ballot, favourite, likeliest_spelling, log
 from ensemble.during.token.election.certificate import (
     Certain,
     Evidence,
@@ -56,8 +56,12 @@ class Poll:
 
     def clear(self, seats: Mapping[int, float]) -> Decision | None:
         """The decision, where the lists leave no doubt at all: what a ballot would give, without counting one."""
+        if not self._topk:
+            return None
         union, evidence, weights = self._union(seats), [self._evidence[seat] for seat in seats], list(seats.values())
-        found = clear_winner(union, evidence, weights) if self._topk else None
+        if (agreed := favourite(union, seats, [(e.ids, e.masses) for e in evidence])) is not None:
+            return agreed
+        found = clear_winner(union, evidence, weights)
         if found is None:
             return None
         winner, masses = found

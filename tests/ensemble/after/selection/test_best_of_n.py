@@ -212,8 +212,8 @@ def test_options_that_cannot_apply_are_refused(options: dict[str, Any]) -> None:
 
 async def test_a_request_may_not_bring_them_either() -> None:
     ensemble = best([answering("a", "A")], Table(THREE))
-    with pytest.raises(BadRequest, match="answer applies only where weighted is true"):
-        await ensemble.answer(replace(Request.of("?"), options={"answer": "(.)"}))
+    with pytest.raises(BadRequest, match="vote applies only where weighted is true"):
+        await ensemble.answer(replace(Request.of("?"), options={"vote": "numeric"}))
 
 
 def test_a_judge_is_needed() -> None:

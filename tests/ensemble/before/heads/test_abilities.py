@@ -14,7 +14,7 @@ from ensemble.before.heads.head import Outcome
 from ensemble.before.heads.latent import Latent
 from ensemble.before.heads.network import Network
 from ensemble.before.heads.response import Response
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.solvers.convex import sigmoid
 
 D, R, M, H = 4, 3, 3, 5
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ensemble.before.costs.by_tags import TagCosts, tagged_or_known
 from ensemble.before.heads.clusters import Blend, TagMeans, TagRanks, TagTop, TagWinners, balanced
 from ensemble.before.heads.head import Outcome
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.targets.tags import NearestTags, RankedTags, Tagger, clustered
 from ensemble.outcomes.dense import Floats
 from tests.ensemble.before.toys import plain, table
@@ -144,7 +145,7 @@ def test_a_member_that_comes_later_changes_nobody() -> None:
 @pytest.mark.parametrize("kind", [TagWinners, TagTop, TagRanks])
 def test_forms_that_compare_members_take_none_without_a_fit(kind: type[TagMeans]) -> None:
     head = kind(Given(1), np.ones((1, 2)), np.ones((1, 2)))
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NeedsFit):
         head.widen(np.ones((1, 1)), np.ones(1))
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.graph import Graph, _usual, edges, matched
 from ensemble.before.heads.head import Outcome
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.routing.parts import Part
+from ensemble.before.solvers.convex import sigmoid
+from ensemble.before.solvers.descent import Descent
 from tests.ensemble.before.toys import table
 
 D, R, M, N = 4, 3, 3, 30
@@ -78,6 +79,33 @@ def test_a_member_without_edges_has_a_score() -> None:
     wide = one.widen(np.zeros((0, D)), np.zeros(0))
     assert np.isfinite(wide.scores(x)).all() and wide.scores(x).shape == (N, M + 1)
     np.testing.assert_allclose(wide.scores(x)[:, :M], one.scores(x), rtol=1e-9)
+
+
+def test_a_member_that_comes_later_is_told_by_its_outcomes() -> None:
+    one, x = head(), rows()["x"].numpy().astype(float)
+    good = (x[:, 0] > 0).astype(float)
+    many = (np.tile(x, (40, 1)), np.tile(good, 40))
+    wide = one.widen(*many)
+    told = wide.scores(x)[:, M]
+    assert told[good == 1].mean() > told[good == 0].mean() + 0.1
+    twice = wide.widen(many[0], 1 - many[1])
+    assert np.array_equal(twice.scores(x)[:, : M + 1], wide.scores(x))
+    assert twice.scores(x)[good == 0, M + 1].mean() > twice.scores(x)[good == 1, M + 1].mean()
+
+
+def test_a_member_that_comes_later_goes_on_learning() -> None:
+    wide, x = head().widen(np.zeros((0, D)), np.zeros(0)), rows()["x"].numpy().astype(float)
+    before = wide.scores(x)
+    for row in x[:10]:
+        wide.learn(Outcome(x=row, member=M, quality=0.0))
+    after = wide.scores(x)
+    assert after[:, M].mean() < before[:, M].mean() - 0.1 and np.array_equal(after[:, :M], before[:, :M])
+
+
+def test_it_is_kept_and_read_again() -> None:
+    wide, x = head().widen(rows()["x"].numpy().astype(float), np.ones(N)), rows()["x"].numpy()
+    again = Part.unpacked(*wide.packed())
+    assert isinstance(again, Graph) and np.array_equal(again.scores(x), wide.scores(x))
 
 
 def test_an_outcome_is_an_edge_more() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.latent import Latent
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.solvers.convex import sigmoid
+from ensemble.before.solvers.descent import Descent
 from tests.ensemble.before.toys import table
 
 numbers = st.floats(-3, 3)

@@ -7,6 +7,7 @@ import pytest
 
 from ensemble.before.heads.head import Outcome
 from ensemble.before.heads.linear import Logistic, Ridge, Softmax
+from ensemble.before.routing.parts import NeedsFit
 from tests.ensemble.before.toys import table
 
 
@@ -90,7 +91,7 @@ def test_a_label_is_followed() -> None:
 
 def test_a_softmax_takes_no_member_without_a_fit() -> None:
     head = Softmax.fit(np.eye(3), np.eye(3), 1.0)
-    with pytest.raises(NotImplementedError, match="softmax"):
+    with pytest.raises(NeedsFit, match="softmax"):
         head.widen(np.eye(3), np.ones(3))
 
 

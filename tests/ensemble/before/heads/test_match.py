@@ -7,7 +7,7 @@ import pytest
 
 from ensemble.before.heads.linear import Logistic
 from ensemble.before.heads.match import Match
-from ensemble.before.heads.solve import sigmoid
+from ensemble.before.solvers.convex import sigmoid
 
 X = np.random.default_rng(0).standard_normal((200, 3))
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.network import Layers, Network, parts_of, regression, values
+from ensemble.before.solvers.descent import Descent
 from tests.ensemble.before.toys import table
 
 NAMES = ("a|short", "b|short", "a|long", "b|long")

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.response import Response
+from ensemble.before.solvers.descent import Descent
 from tests.ensemble.before.heads.test_abilities import response
 from tests.ensemble.before.toys import table
 

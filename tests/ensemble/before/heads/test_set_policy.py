@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.heads.descent import Descent
 from ensemble.before.heads.latent import Latent
-from ensemble.before.heads.set_fit import _Game, divergence, surrogate, variational
 from ensemble.before.heads.set_policy import SetPolicy, telling
-from ensemble.before.heads.solve import shared, sigmoid
+from ensemble.before.solvers.convex import shared, sigmoid
+from ensemble.before.solvers.descent import Descent
+from ensemble.before.solvers.set_policy import _Game, divergence, surrogate, variational
 from tests.ensemble.before.heads.test_abilities import latent
 from tests.ensemble.before.toys import table
 

@@ -7,7 +7,7 @@ import pytest
 
 from ensemble.before.heads.head import Outcome, Preference
 from ensemble.before.heads.similarity import SimilarityRanking, weights
-from ensemble.before.heads.strengths import bradley_terry, rated
+from ensemble.before.solvers.strengths import bradley_terry, rated
 from ensemble.before.targets.battles import Battles, battles, wins
 from tests.ensemble.before.toys import table
 

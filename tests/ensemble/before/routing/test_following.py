@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensemble.before.routing import following
 from ensemble.before.routing.desk import Desk
 from ensemble.before.routing.feedback import Feedback, Judged, Page, Preferred, read
 from ensemble.before.routing.following import Follower
@@ -71,6 +74,111 @@ async def test_feedback_is_learned_once(path: Path) -> None:
     for _ in range(3):
         await follower.follow()
     assert routed.prepared.stats()["feedback_learned", ()] == 1
+
+
+async def test_what_was_learned_before_a_failure_is_not_learned_again(path: Path) -> None:
+    routed, told = ensemble(path), Told(page=1)
+    for quality in (0.0, 0.5, 1.0):
+        told.say("b", quality)
+    asked: list[int] = []
+
+    async def fails_once(after: int) -> Page:
+        asked.append(after)
+        if len(asked) == 2:
+            raise MemberLost("away")
+        return await told.pull(after)
+
+    follower = Follower(routed.prepared, fails_once)
+    with pytest.raises(MemberLost):
+        await follower.follow()
+    await follower.follow()
+    assert asked == [0, 1, 1, 2]
+    assert routed.prepared.stats()["feedback_learned", ()] == 3
+
+
+async def test_an_encoder_that_fails_between_two_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed, told = ensemble(path), Told()
+    monkeypatch.setattr(following, "_BLOCK", 2)
+    for i in range(6):
+        told.say("b", 0.0, f"word {i}")
+    encoder, asked = type(routed.prepared.loaded.router.encoder), []
+    embed = encoder.embed
+
+    def fails_once(self: Any, texts: Sequence[str]) -> Any:
+        asked.append(list(texts))
+        if len(asked) == 2:
+            raise MemberLost("away")
+        return embed(self, texts)
+
+    monkeypatch.setattr(encoder, "embed", fails_once)
+    follower = Follower(routed.prepared, told.pull)
+    with pytest.raises(MemberLost):
+        await follower.follow()
+    await follower.follow()
+    assert asked == [["word 0", "word 1"], *[["word 2", "word 3"]] * 2, ["word 4", "word 5"]]
+    assert routed.prepared.stats()["feedback_learned", ()] == 6
+
+
+async def test_what_cannot_be_learned_is_passed_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed, told = ensemble(path), Told()
+    learn = routed.prepared.loaded.router.head.learn
+
+    def fails(outcome: Any) -> None:
+        if outcome.quality == 0.5:
+            raise ArithmeticError("singular")
+        learn(outcome)
+
+    monkeypatch.setattr(routed.prepared.loaded.router.head, "learn", fails)
+    for quality in (0.5, 0.0):
+        told.say("b", quality)
+    await Follower(routed.prepared, told.pull).follow()
+    assert await choice(routed) == "c"
+    stats = routed.prepared.stats()
+    assert (stats["feedback_learned", ()], stats["feedback_passed_over", ()]) == (1, 1)
+
+
+async def test_an_embedding_that_is_no_number_teaches_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed, told = ensemble(path), Told()
+    told.say("b", 0.0)
+    with monkeypatch.context() as broken:
+        nothing = np.full((1, 3), np.nan, np.float32)
+        broken.setattr(type(routed.prepared.loaded.router.encoder), "embed", lambda *_: nothing)
+        await Follower(routed.prepared, told.pull).follow()
+    assert await choice(routed) == "b"
+
+
+async def test_feedback_that_was_begun_anew_is_followed_from_its_end(path: Path) -> None:
+    artifact(path, settings={"feedback": 7})
+    routed, told = ensemble(path), Told()
+
+    async def short(after: int) -> Page:
+        rows = told.rows[after:]
+        return Page(rows, len(told.rows), complete=True)
+
+    follower = Follower(routed.prepared, short)
+    await follower.follow()
+    told.say("b", 0.0)
+    await follower.follow()
+    assert await choice(routed) == "c"
+
+
+async def test_learning_lets_requests_have_their_turn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed, told = ensemble(path), Told()
+    for _ in range(20):
+        told.say("a", 1.0, "sum 1")
+    learn = routed.prepared.loaded.router.head.learn
+
+    def slow(outcome: Any) -> None:
+        time.sleep(0.003)
+        learn(outcome)
+
+    monkeypatch.setattr(routed.prepared.loaded.router.head, "learn", slow)
+    learning = asyncio.create_task(Follower(routed.prepared, told.pull).follow())
+    answers = 0
+    while not learning.done():
+        await routed.answer(Request.of("word 1"))
+        answers += 1
+    assert answers >= 3
 
 
 async def test_copies_agree_however_they_hear_of_it(path: Path) -> None:
@@ -138,6 +246,45 @@ def _break(path: Path, how: str) -> None:
         manifest.write_text(manifest.read_text().replace('"knn_router"', '"carrot"'))
     else:
         artifact(path, router({"a": (1.0, 1.0, 1.0), "z": (0.0, 0.0, 0.0)}))
+
+
+async def test_a_folder_that_is_copied_file_by_file_is_taken_when_it_is_whole(path: Path, tmp_path: Path) -> None:
+    routed = ensemble(path)
+    follower = Follower(routed.prepared, None)
+    await follower.look()
+    new = artifact(tmp_path / "new", router(OTHER))
+    # The tensors of both fits are of the same shapes: nothing but their digest tells them apart.
+    for name, expected in (("manifest.json", "b"), ("tensors.safetensors", "c")):
+        shutil.copy(new / name, path / name)
+        for _ in range(2):
+            await follower.look()
+        assert await choice(routed) == expected
+    counts = routed.prepared.stats()
+    assert [counts["route_artifacts", (("outcome", outcome),)] for outcome in ("refused", "taken")] == [1, 1]
+
+
+async def test_a_router_that_predicts_no_numbers_is_refused(path: Path) -> None:
+    routed = ensemble(path)
+    made = router(OTHER)
+    made.costs.means[:] = np.nan  # type: ignore[attr-defined]
+    artifact(path, made)
+    await Follower(routed.prepared, None).look()
+    assert await choice(routed) == "b"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"k": 1', '"k": "one"'), ('"best": 0', '"best": 9'), ('"best": 0', '"best": null'), ('"members": [', '"is": [')],
+)
+async def test_a_manifest_that_somebody_has_changed_is_refused(path: Path, old: str, new: str) -> None:
+    routed = ensemble(path)
+    manifest = path / "manifest.json"
+    told = manifest.read_text()
+    assert old in told
+    manifest.write_text(told.replace(old, new))
+    await Follower(routed.prepared, None).look()
+    assert routed.prepared.stats()["route_artifacts", (("outcome", "refused"),)] == 1
+    assert await choice(routed) == "b"
 
 
 async def test_a_request_ends_with_the_router_it_began_with(path: Path) -> None:

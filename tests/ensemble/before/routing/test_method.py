@@ -58,7 +58,7 @@ async def test_a_request_may_bring_a_policy(path: Path) -> None:
     assert (await ensemble(path).answer(Request(messages=Request.of("word 1").messages, options=dear))).text == "a"
 
 
-@pytest.mark.parametrize("option", ["path", "strategies", "arms", "shadow"])
+@pytest.mark.parametrize("option", ["path", "strategies", "arms", "shadow", "answer"])
 async def test_a_request_may_not_bring_what_the_configuration_sets(path: Path, option: str) -> None:
     with pytest.raises(BadRequest, match="configuration alone") as refused:
         await ensemble(path).answer(Request(messages=Request.of("sum").messages, options={option: "/etc"}))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.routing.router import kept
 from ensemble.errors import BadRequest, ConfigurationError
 from tests.ensemble.before.routing.desks import FirstWord, artifact, router
@@ -31,6 +32,11 @@ def test_a_member_that_is_known_is_not_added() -> None:
         router().widened("b", X[:1], np.ones(1))
 
 
+def test_whose_cost_nobody_knows_costs_as_much_as_the_others() -> None:
+    for x, quality in ((X[:1], np.ones(1)), (X[:0], np.ones(0))):
+        assert router().widened("d", x, quality).predict(X).cost.tolist() == [[1.0, 2.0, 3.0, 2.0]] * 3
+
+
 def test_a_head_that_takes_nobody_says_so() -> None:
     made = router()
     made.costs = type("Fixed", (type(made.costs),), {"widen": lambda *_: _refused()})(made.costs.means)  # type: ignore[attr-defined]
@@ -39,7 +45,7 @@ def test_a_head_that_takes_nobody_says_so() -> None:
 
 
 def _refused() -> None:
-    raise NotImplementedError("costs of kind fixed take no member without a fit")
+    raise NeedsFit("costs of kind fixed take no member without a fit")
 
 
 def test_kept_and_read_again(tmp_path: Path) -> None:

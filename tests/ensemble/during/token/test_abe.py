@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations, product
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,11 +18,10 @@ from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, table, trio, vocabul
 from ensemble.distributions import likeliest, log_softmax
 from ensemble.during.token.agreement.items import STOP_ID, Item, Track
 from ensemble.during.token.agreement.listing import Listing, logsum, writable
-from ensemble.during.token.agreement.places import shared
 from ensemble.during.token.agreement.search import search
 from ensemble.during.token.bytes.lexicon import Lexicon
 from ensemble.errors import BadAnswer, BadRequest, ConfigurationError, MemberLost
-from ensemble.member import Append, Capability, LogprobsAt
+from ensemble.member import Append, Capability, LogprobsAt, Next
 from ensemble.method import build
 from ensemble.request import Request
 from ensemble.testing import LocalMember, ScriptedMember, TinyMember
@@ -101,13 +101,13 @@ def positions(draw: st.DrawFn) -> tuple[list[Item], list[list[list[tuple]]], lis
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     weights = rng.dirichlet(np.ones(members)).tolist()
     items, tables = [], []
-    for _ in range(draw(st.integers(1, 2))):
+    for number in range(draw(st.integers(1, 2))):
         text = bytes(rng.choice([97, 98], int(rng.integers(1, 4))).tolist())
         whole = int(rng.integers(members))
         cuts = [len(text) if s == whole else int(rng.integers(len(text) + 1)) for s in range(members)]
         lengths = [int(rng.integers(1, 4)) for _ in range(members)]
         begun = [(text[:cut], n, -3 * float(rng.random())) for n, cut in zip(lengths, cuts, strict=True)]
-        items.append(Item(tuple(Track((7,) * n, written, total) for written, n, total in begun)))
+        items.append(Item(tuple(Track((7 + number,) * n, written, total) for written, n, total in begun)))
         strings = [b"a", b"b", b"ab", b"aba", b"bb", b"ba"]
         rows = [log_softmax(rng.normal(size=len(strings) + 1) * 2) for _ in range(members)]
         moves = [list(zip(range(6), strings, row[:-1].tolist(), strict=True)) for row in rows]
@@ -124,16 +124,25 @@ def listed(rows: Sequence[Sequence[tuple]], item: Item, topk: int | None) -> dic
     return found
 
 
-@given(positions())
+@given(positions(), st.sampled_from([1, 3, 16]))
 @settings(max_examples=150, deadline=None)
-def test_the_search_finds_what_the_cross_product_holds(position: tuple) -> None:
+def test_the_search_finds_what_the_cross_product_holds(position: tuple, first: int) -> None:
     items, tables, weights, width = position
     listings = [listed(rows, item, None) for rows, item in zip(tables, items, strict=True)]
-    found = search(items, listings, weights, width, -math.inf)
+    with patch("ensemble.during.token.agreement.search._FIRST", first):
+        found = search(items, listings, weights, width, -math.inf)
     expected = reference(items, tables, weights)[:width]
     assert [score for score, _ in found.moves] == pytest.approx([score for score, _ in expected], abs=1e-12)
     assert not found.short
     assert all(item.text.startswith(t.text) for _, item in found.moves for t in item.tracks)
+
+
+@pytest.mark.parametrize("first", [1, 16])
+def test_ties_with_what_is_looked_at_later_go_to_the_smaller_text(first: int) -> None:
+    tied = Listing((0, 1), (b"b", b"a"), (math.log(0.4), math.log(0.4)), -math.inf)
+    with patch("ensemble.during.token.agreement.search._FIRST", first):
+        [(_, item)] = search([Item((Track(), Track()))], [{0: tied, 1: tied}], [0.5, 0.5], 1, -9).moves
+    assert item.text == b"a"
 
 
 @given(positions(), st.integers(1, 6))
@@ -158,13 +167,6 @@ def test_stop_ids_are_one_token() -> None:
     assert logsum([-1.0]) == -1.0
     # Left out one by one, they are still .5 together.
     assert listing(tokens, row, topk=1).floor >= math.log(0.5)
-
-
-@given(st.lists(st.integers(0, 2), max_size=8), st.lists(st.integers(0, 2), max_size=8))
-def test_shared_beginnings_of_ids(left: list[int], right: list[int]) -> None:
-    at = shared(tuple(left), tuple(right))
-    assert left[:at] == right[:at]
-    assert at == min(len(left), len(right)) or left[at] != right[at]
 
 
 def test_few_tokens_that_agree_are_named() -> None:
@@ -485,16 +487,20 @@ async def test_patience_ends_the_paging(beam: int) -> None:
     tokens = [bytes([b]) for b in range(32, 127)]
     rows = [log_softmax(rng.normal(size=96) * 4) for _ in range(2)]
 
-    async def said(patience: int) -> tuple[str, int]:
+    async def said(patience: int) -> tuple[str, int, int]:
         members = [Speller(n, (*tokens, b""), 0) for n in "ab"]
         for member, row in zip(members, rows, strict=True):
             member.model = lambda prompt, ids, row=row: row  # type: ignore[method-assign]
         answer = await abe(members, beam=beam, topk=2, patience=patience).answer(Request.of("?", max_tokens=1))
-        return answer.text, sum(m.exchanges for m in members)
+        longest = max(q.topk for m in members for _, q in m.asked if isinstance(q, Next))
+        return answer.text, sum(m.exchanges for m in members), longest
 
     best = tokens[int(np.argmax(rows[0][:-1] + rows[1][:-1]))].decode()
-    (text, patient), (hasty, few) = await said(1024), await said(2)
+    (text, patient, longest), (hasty, few, _) = await said(1024), await said(2)
     assert text == best and hasty and few < patient
+    assert longest == 32 and patient <= 6, "2, 8 and 32 tokens, at each of two"
+    text, _, longest = await said(11)
+    assert text and longest <= 11, "once something is found no list is longer"
 
 
 async def test_toys_of_the_other_methods_agree() -> None:

@@ -118,6 +118,16 @@ def test_a_helper_with_nothing_to_say_has_no_weight() -> None:
         assert (found.weights.tolist(), found.mean.tolist()) == ([1, 0], pytest.approx([0.6, 0.4]))
 
 
+@pytest.mark.parametrize("aligned", ["gac", "unite"])
+async def test_the_main_member_decides_where_all_deviate_by_the_most_there_is(aligned: str) -> None:
+    # Of two members' favourites each deviates as the other does, and with ``reciprocal`` the largest deviation is 0.
+    found = consistent(np.array([[1.0, 0.0], [0.0, 1.0]]), 1, "reciprocal", 1.0, "generative")
+    assert found.weights.tolist() == [0, 1] and found.mean.tolist() == [0, 1]
+    pair = [ScriptedMember("a", TOKENS, [b"x"]), ScriptedMember("b", TOKENS, [b"y"])]
+    ensemble = core(pair, aligned=aligned, similarity="reciprocal", topk=1, main="b")
+    assert (await ensemble.answer(Request.of("?"))).text == "y"
+
+
 def test_choices_are_weighed_by_certainty_alone() -> None:
     found = consistent(ROWS, 0, "rbf", 2.0, "choice")
     trust = 1 / np.array([0.897946, 0.801819, 0.940448])

@@ -63,6 +63,22 @@ async def test_a_row_that_always_wins_gives_the_experts_own_answer(biases: tuple
     assert {name for _, credits in answer.choices[0].credits for name in credits} == {expert}
 
 
+@pytest.mark.parametrize("segment", [1, 2, 16])
+async def test_an_expert_that_is_wanted_inside_a_character_waits_for_its_end(segment: int) -> None:
+    head = Experts(torch.tensor([[1.0]]), torch.tensor([NEVER]), ["law"])
+    script = [*("a😀".encode()[i : i + 1] for i in range(5)), b"a", b"a"]
+    first = ScriptedMember(
+        "meta",
+        [*sorted(set(script)), b""],
+        script,
+        heads={"etr": head},
+        states=lambda prompt, ids: np.array([2 * ALWAYS if len(ids) > 1 else 0.0]),
+    )
+    expert = ScriptedMember("law", ["a😀".encode(), b"!", b""], [b"!", b"!"])
+    answer = await etr([first, expert], segment=segment).answer(ASK)
+    assert answer.text.startswith("a😀!") and told(answer) == ["law"]
+
+
 async def test_what_the_generalist_wrote_before_stays() -> None:
     first = meta(-4.0, -4.0)
     stay = (await etr([meta(NEVER, NEVER), law(), code()]).answer(ASK)).text

@@ -12,7 +12,7 @@ from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, greedy, mean, shown,
 
 from ensemble.distributions import likeliest, log_softmax
 from ensemble.during.token.election.beginnings import Beginnings
-from ensemble.during.token.unite import certain, nominated, shares_within, spelling
+from ensemble.during.token.election.strings import certain, nominated, shares_within, spelling
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Floats
 from ensemble.request import Request, Sampling

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.before.heads.linear import Ridge
-from ensemble.before.heads.ranking import hinged, ranked
+from ensemble.before.solvers.ranking import hinged, ranked
 from tests.ensemble.before.toys import table
 
 

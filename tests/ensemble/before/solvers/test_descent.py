@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble.before.heads.descent import Descent, cross_entropy, settle
+from ensemble.before.solvers.descent import Descent, cross_entropy, settle
 
 ROWS = np.random.default_rng(0).standard_normal((80, 2)).astype(np.float32)
 

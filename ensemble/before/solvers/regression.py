@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.before.fitting.training import Training
-from ensemble.before.heads import solve
 from ensemble.before.heads.linear import Ridge
+from ensemble.before.solvers import convex
 from ensemble.outcomes.dense import Floats
 
 _FOLDS = 5
@@ -39,7 +39,7 @@ def chosen(x: Floats, target: Floats, penalties: Sequence[float] = PENALTIES, se
     reached = np.zeros(len(penalties))
     for held in (fold == part for part in range(_FOLDS)):
         truth = np.nan_to_num(target[held])
-        for place, weights in enumerate(solve.ridge(x[~held], target[~held], penalties)):
+        for place, weights in enumerate(convex.ridge(x[~held], target[~held], penalties)):
             picks = Ridge(weights).scores(x[held]).argmax(axis=1)
             reached[place] += truth[np.arange(len(picks)), picks].sum()
     return max(zip(reached.tolist(), penalties, strict=True))[1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensemble.before.heads import solve
 from ensemble.before.heads.linear import Ridge
+from ensemble.before.solvers import convex
 from ensemble.outcomes.dense import Floats
 
 
@@ -28,7 +28,7 @@ def ranked(x: Floats, quality: Floats, start: Ridge, penalty: float, weight: flo
         hinge, slope = hinged(logits, quality[rows], margin)
         return float((error**2).sum() + weight * hinge), 2 * error + weight * slope
 
-    return Ridge(solve.descend(loss, x, 2 * penalty, start.weights, np.zeros_like(start.weights)), start.rate)
+    return Ridge(convex.descend(loss, x, 2 * penalty, start.weights, np.zeros_like(start.weights)), start.rate)
 
 
 def hinged(scores: Floats, quality: Floats, margin: float) -> tuple[float, Floats]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.before.heads.strengths import bradley_terry, elo_step, rated, tiers, win_share, won
+from ensemble.before.solvers.strengths import bradley_terry, elo_step, rated, tiers, win_share, won
 
 POINTS = st.lists(st.floats(0.5, 50), min_size=12, max_size=12)
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble.before.heads.descent import Descent, cross_entropy, settle
 from ensemble.before.heads.latent import Latent, logits, rows_of, start
 from ensemble.before.heads.set_policy import SetPolicy
+from ensemble.before.solvers.descent import Descent, cross_entropy, settle
 from ensemble.outcomes.dense import Floats, mean_observed
 
 if TYPE_CHECKING:
     import torch
 
-    from ensemble.before.heads.descent import Tensors
+    from ensemble.before.solvers.descent import Tensors
 
 _CERTAIN = -6.0
 """Logarithm of the variance that vectors start from, and that weight decay draws to."""

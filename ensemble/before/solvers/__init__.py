@@ -1,0 +1,1 @@
+"""Solvers: how the numbers of heads are found from outcomes."""
