@@ -44,7 +44,7 @@ from ensemble.concurrency import together
 from ensemble.ensemble import Ensemble
 from ensemble.member import Edit, Exchange, Member, Question, Reply, Session
 from ensemble.request import Delta, Request
-from jobs.fit import run as fit
+from jobs.commands.fit import run as fit
 
 PROMPT = "the quick brown fox jumps over the lazy dog "
 METHODS = (

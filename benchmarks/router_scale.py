@@ -2,12 +2,14 @@
 
     python benchmarks/router_scale.py
     python benchmarks/router_scale.py --routers knn_router embedllm --queries 10000 --members 10
+    python benchmarks/router_scale.py --routers knn_router "knn_router search=exact" "routellm scorer=sw_ranking"
 
 Outcomes are drawn: queries of tasks that are clusters of unit vectors, members that differ by task. Each router is
 fitted and asked in a process of its own with two threads. *fit_mb* is the process's largest resident memory beyond what
 it holds with the table loaded; *queries_per_s* are predictions and the router's own policy over blocks of 1,024
-embeddings; *decision_ms* is the median of one query at a time. Routers that choose between two members are fitted to
-two. Ends with one line of JSON.
+embeddings, and *per_cpu_s* the same for each second of a processor's time, which other work on the machine changes
+less; *decision_ms* is the median of one query at a time. Routers that choose between two members are fitted to two;
+options of a fit may follow a name. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -66,11 +68,13 @@ def alone(name: str, given: argparse.Namespace, members: int) -> dict[str, float
     """One router, in this process."""
     from jobs.evaluation.routers.comparison import routers
 
+    name, *settings = name.split()
     method = routers([name])[name]
+    fit = method.Fit.model_validate(dict(setting.split("=", 1) for setting in settings))
     training = table(given.queries, members, given.size, 0)
     asked = np.ascontiguousarray(training.x[: 8 * BLOCK])
     before, began = resident(), time.perf_counter()
-    router = method.fit(training, method.Fit())
+    router = method.fit(training, fit)
     seconds = time.perf_counter() - began
     fit_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / MB
     return {
@@ -102,17 +106,22 @@ def speed(method: Any, router: Any, x: np.ndarray, seconds: float) -> dict[str, 
         method.policy.choose(prediction, np.ones(prediction.quality.shape, bool), random)
 
     decide(x[:BLOCK])
-    done, began = 0, time.perf_counter()
+    done, began, spent = 0, time.perf_counter(), time.process_time()
     while (passed := time.perf_counter() - began) < seconds:
         start = done % (len(x) - BLOCK + 1)
         decide(x[start : start + BLOCK])
         done += BLOCK
+    spent = time.process_time() - spent
     single = []
     for row in range(100):
         at = time.perf_counter()
         decide(x[row : row + 1])
         single.append(time.perf_counter() - at)
-    return {"queries_per_s": done / passed, "decision_ms": 1e3 * float(np.median(single))}
+    return {
+        "queries_per_s": done / passed,
+        "per_cpu_s": done / spent,
+        "decision_ms": 1e3 * float(np.median(single)),
+    }
 
 
 def apart(name: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -138,7 +147,9 @@ def apart(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def options(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--routers", nargs="+", default=[], help="Omitted: all.")
+    parser.add_argument(
+        "--routers", nargs="+", default=[], help="Names, each with options of its fit or without. Omitted: all."
+    )
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--members", type=int, default=10)
     parser.add_argument("--size", type=int, default=384, help="Length of an embedding.")
@@ -156,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from jobs.evaluation.routers.comparison import routers
 
     found = {}
-    for name in routers(given.routers):
+    for name in given.routers or routers([]):
         found[name] = apart(name, given)
         figures = (f"{key} {value:.4g}" if isinstance(value, float) else value for key, value in found[name].items())
         print(f"{name}: {', '.join(map(str, figures))}", flush=True)

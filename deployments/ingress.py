@@ -26,7 +26,12 @@ from ensemble.errors import EnsembleError
 _ANSWER_WITHIN = 5.0
 """Seconds that a deployment has to answer a question about itself."""
 _BILLED = {f"billed_{amount}" for amount in ("calls", "prompt_tokens", "completion_tokens", "cost")}
-_COUNTERS = COUNTERS | _BILLED | ROUTED | {"steps", "steps_ahead", "tokens", "step_seconds", "queue_refused"}
+_COUNTERS = (
+    COUNTERS
+    | _BILLED
+    | ROUTED
+    | {"steps", "steps_ahead", "tokens", "step_seconds", "queue_refused", "slots_taken_away"}
+)
 """Which of the numbers only grow; the others are gauges."""
 
 

@@ -46,7 +46,7 @@ class ModelReplica:
 
         if settings.pipeline_parallel > 1:
             require_whole_groups(settings.tensor_parallel)
-        self._engines: Mapping[str, Engine] = await start(settings)
+        self._engines: dict[str, Engine] = await start(settings)
         self._sessions = _Sessions(self._engines)
         # Only the node's address in the cluster is listened on, not those that the outside may reach.
         self._server = await Server.listen(ray.util.get_node_ip_address(), self._sessions)
@@ -100,6 +100,10 @@ class ModelReplica:
                 break
             await asyncio.sleep(_LOOK_AGAIN)
         await self._server.shut()
+        # Processes of an engine would keep their GPU from the replica that comes next. The model's own engine is first
+        # and ends what its adapters share with it.
+        for engine in reversed(self._engines.values()):
+            await engine.shut()
 
 
 class _Sessions:

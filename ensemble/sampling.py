@@ -11,9 +11,13 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
+import numpy.typing as npt
 
 from ensemble.member import Floats
 from ensemble.request import Sampling
+
+_FEW = 256
+"""Tokens that mostly hold the share that ``top_p`` asks for."""
 
 
 def seeded(sampling: Sampling, offset: int = 0) -> Sampling:
@@ -79,11 +83,27 @@ def _one_hot(logprobs: Floats) -> Floats:
 
 
 def _truncated(probabilities: Floats, sampling: Sampling) -> Floats:
-    order = np.argsort(-probabilities, kind="stable")
-    keep = order[: sampling.top_k] if sampling.top_k else order
+    size = len(probabilities)
+    count = min(sampling.top_k or _FEW, size)
+    keep = _likeliest(probabilities, count)
     if sampling.top_p < 1:
-        mass = np.cumsum(probabilities[keep]) / probabilities[keep].sum()
-        keep = keep[: int(np.searchsorted(mass, sampling.top_p)) + 1]
+        # The share is of what those among the first top_k have together, or else of everything.
+        whole = probabilities[keep].sum() if sampling.top_k else probabilities.sum()
+        while not sampling.top_k and count < size and probabilities[keep].sum() < sampling.top_p * whole:
+            count = min(16 * count, size)
+            keep = _likeliest(probabilities, count)
+        keep = keep[: int(np.searchsorted(np.cumsum(probabilities[keep]) / whole, sampling.top_p)) + 1]
     kept = np.zeros_like(probabilities)
     kept[keep] = probabilities[keep]
     return kept
+
+
+def _likeliest(probabilities: Floats, count: int) -> npt.NDArray[np.intp]:
+    """Indices of the ``count`` largest, in their order, ties in order of index."""
+    # Sorting a whole vocabulary takes several times as long as everything else about a draw.
+    if count < len(probabilities):
+        least = np.partition(probabilities, -count)[-count]
+        candidates = np.flatnonzero(probabilities >= least)
+    else:
+        candidates = np.arange(count)
+    return candidates[np.argsort(-probabilities[candidates], kind="stable")][:count]

@@ -44,14 +44,17 @@ class Display:
 
     @staticmethod
     def told(counts: Counts, seconds: float, unit: str = "rows") -> str:
-        """Failures and speed, in words.
+        """Failures and, after a second, speed, in words.
 
         >>> Display.told(Counts(rows=100, done=60, failed=2, resumed=20), seconds=10)
         '2 failed, 4.0 rows/s, 10 s to go'
         """
-        speed = (counts.done - counts.resumed) / seconds if seconds else 0.0
+        failed = f"{counts.failed} failed"
+        if seconds < 1:
+            return failed
+        speed = (counts.done - counts.resumed) / seconds
         left = f", {(counts.rows - counts.done) / speed:.0f} s to go" if speed and counts.done < counts.rows else ""
-        return f"{counts.failed} failed, {speed:.1f} {unit}/s{left}"
+        return f"{failed}, {speed:.1f} {unit}/s{left}"
 
     def __enter__(self) -> Self:
         self._bar.start()

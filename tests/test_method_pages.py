@@ -17,8 +17,8 @@ from cluster.config import ZOO, load
 from cluster.plan import plan
 from ensemble.before.routing.method import Routing
 from ensemble.method import methods
-from jobs.fit import METHODS
-from jobs.fit import fit as fit_command
+from jobs.commands.fit import METHODS
+from jobs.commands.fit import fit as fit_command
 from tests.documents import ROOT, read, script
 
 SCRIPTS = ROOT / "scripts"

@@ -33,14 +33,16 @@ class TextEncoder:
         """Equal where embeddings are."""
         self.size = int(model.config.get_text_config().hidden_size)
         """Length d of the embeddings."""
-        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._longest = min(settings.max_tokens, longest or settings.max_tokens)
+        # Some models keep positions for padding, so that the tokenizer's limit is the smaller one.
+        limits = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
+        self._longest = min(settings.max_tokens, *(limit for limit in limits if limit))
 
     @classmethod
     def load(cls, settings: EncoderSettings) -> Self:
         """
         Raises:
-            ConfigurationError: the source cannot be had, or holds no encoder in safetensors.
+            ConfigurationError: the source cannot be had, or holds no encoder in safetensors that reads texts by
+                itself.
         """
         torch.set_num_threads(settings.threads)
         folder = resolve(settings.source, settings.cache)
@@ -48,11 +50,15 @@ class TextEncoder:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, dtype="float32", local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model = AutoModel.from_pretrained(
+                folder, dtype="float32", local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+            encoder = cls(settings, model.to(device).eval(), tokenizer, _fingerprint(folder, settings))
+            encoder.embed(["a"])
+        except Exception as error:  # files of strangers: their libraries raise whatever comes
             raise ConfigurationError(f"cannot load an encoder from {folder}: {error}") from error
-        return cls(settings, model.to(device).eval(), tokenizer, _fingerprint(folder, settings))
+        return encoder
 
     @property
     def identity(self) -> str:

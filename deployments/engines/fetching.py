@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,9 +30,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from deployments.engines.inventing import config_of, invent
 from deployments.engines.sources import (
     DType,
     HubSource,
@@ -50,8 +48,6 @@ CACHE = Path.home() / ".cache" / "ray-ensemble"
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _PART = re.compile(r"part\D*(\d+)", re.IGNORECASE)
-_END = 256
-"""Id of the end token of random models; the ids below are the bytes."""
 
 
 def resolve(source: Source, cache_dir: Path | None = None) -> Path:
@@ -238,6 +234,13 @@ def _in_order(files: list[Path], pattern: str) -> list[Path]:
 # Conversion and cache
 
 
+def _random(shape: RandomModel, cache: Path) -> Path:
+    config = config_of(shape)
+    return _cached(
+        cache, _key(f"random-{shape.architecture}", shape.model_dump()), lambda f: invent(config, shape.seed, f)
+    )
+
+
 def _converted(parts: list[Path], sha256: str | None, cache: Path) -> Path:
     """The cached conversion of a GGUF file that may come in parts."""
     for part in parts:
@@ -314,69 +317,3 @@ def _joined(parts: list[Path], scratch: Path) -> Iterator[Path]:
                 shutil.copyfileobj(file, out)
     yield whole
     whole.unlink()
-
-
-# Random models
-
-
-def _random(shape: RandomModel, cache: Path) -> Path:
-    config = _config_of(shape)
-    return _cached(
-        cache, _key(f"random-{shape.architecture}", shape.model_dump()), lambda f: _invent(config, shape.seed, f)
-    )
-
-
-def _config_of(shape: RandomModel) -> Any:
-    if shape.architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ConfigurationError(
-            f"{shape.architecture!r} is no causal language model of transformers; try llama, gpt2, qwen2, gemma3_text",
-            param="random.architecture",
-        )
-    standard = AutoConfig.for_model(shape.architecture)
-    known = {*standard.to_dict(), *standard.attribute_map}
-    unknown = [name for name in shape.config if name not in known]
-    if unknown:
-        allowed = ", ".join(sorted(known))
-        raise ConfigurationError(f"{shape.architecture} has no {unknown[0]}; it has {allowed}", param="random.config")
-    common = {own: name for name, own in standard.attribute_map.items()}
-    given = {common.get(name, name): value for name, value in shape.config.items()}
-    fields = {name: value for name, value in _small(given).items() if name in known} | given
-    if fields["vocab_size"] <= _END:
-        raise ConfigurationError(f"vocab_size must be at least {_END + 1}", param="random.config.vocab_size")
-    try:
-        return AutoConfig.for_model(shape.architecture, **fields)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{shape.architecture} cannot be so: {error}", param="random.config") from error
-
-
-def _small(given: Mapping[str, Any]) -> dict[str, Any]:
-    width, heads = given.get("hidden_size", 64), given.get("num_attention_heads", 4)
-    return {
-        "vocab_size": _END + 1,
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": 2,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "head_dim": width // heads,
-        "max_position_embeddings": 2048,
-        "bos_token_id": None,
-        "eos_token_id": _END,
-        "pad_token_id": _END,
-    }
-
-
-def _invent(config: Any, seed: int, folder: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    _byte_tokenizer().save_pretrained(folder)
-
-
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte b is id b; id 256 ends the text."""
-    alphabet = {character: byte for byte, character in bytes_to_unicode().items()}
-    backend = Tokenizer(models.BPE(alphabet, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")

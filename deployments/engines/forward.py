@@ -108,7 +108,7 @@ class Forward:
             logprobs = torch.log_softmax(logits.float(), dim=-1)
             top = logprobs.topk(min(max(topk, 1), logprobs.shape[-1]), dim=-1).indices.to(torch.int32)
             outcomes = self._outcomes(reads, parts, logits, logprobs, states)
-            vectors = states.float() if hidden else states[:, :0]
+            vectors = states.float() if hidden else logprobs[:, :0]
             top_ids, vectors, *tables = _fetched([top, vectors, *(logprobs[part] for part in parts)])
         return [
             Logits(table, top_ids[part], vectors[part] if hidden else None, read)

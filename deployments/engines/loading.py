@@ -16,6 +16,7 @@ from deployments.engines.sources import DType
 from deployments.engines.templates import Prompts
 from deployments.engines.tokenisation import tokeniser_of
 from deployments.engines.transformers import TransformersEngine
+from ensemble.errors import ConfigurationError
 from ensemble.member import Card
 from ensemble.vocabulary import Tokeniser
 
@@ -74,10 +75,34 @@ async def engine_over(loaded: Loaded, settings: ModelSettings) -> TransformersEn
     card = Card(
         settings.name,
         CAPABILITIES["transformers"],
-        settings.context_of(getattr(config, "max_position_embeddings", None)),
+        _context(settings, config),
         tokeniser.vocabulary.fingerprint,
         settings.price,
         heads=heads.cards,
     )
     forward = await asyncio.to_thread(Forward, model, settings.slots, heads, card.context_length)
     return TransformersEngine(card, tokeniser, Prompts(tokenizer, tokeniser), forward, settings.limits)
+
+
+def _context(settings: ModelSettings, config: Any) -> int:
+    """The context that is served.
+
+    A model with two sets of rotations (LongRoPE, arXiv:2402.13753) takes the second for all of a pass as soon as one
+    token in it is far out, and makes nonsense of what neighbours, or the session itself, have in the cache from before.
+    So it is served as far as the first set goes.
+
+    Raises:
+        ConfigurationError: more is asked for than the model was trained for, or than it can be served.
+    """
+    trained = getattr(config, "max_position_embeddings", None)
+    length = settings.context_of(trained)
+    rope = getattr(config, "rope_parameters", None) or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]
+    first = [part["original_max_position_embeddings"] for part in parts if part.get("rope_type") == "longrope"]
+    steady = min(first, default=length)
+    if (settings.context_length or 0) > steady:
+        raise ConfigurationError(
+            f"context_length is {settings.context_length}; beyond {steady} {settings.name} rotates otherwise, which "
+            f"sessions in one pass cannot do apart (longrope); allowed: {steady} at most, or the engine vllm"
+        )
+    return min(length, steady)

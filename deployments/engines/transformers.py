@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from deployments.engines.answering import Answering, NextWork, work_for
 from deployments.engines.batch import Row
 from deployments.engines.forward import Abandoned, Broken, Forward
 from deployments.engines.gathering import Gathering
@@ -20,7 +21,8 @@ from deployments.engines.guess import worthwhile
 from deployments.engines.sessions import Prompts, SessionEngine
 from deployments.engines.settings import Limits
 from deployments.engines.slots import Slot, SlotTable
-from deployments.engines.work import AheadWork, Answering, NextWork, State, Work, WriteWork, work_for
+from deployments.engines.work import State, Work
+from deployments.engines.writing import AheadWork, WriteWork
 from ensemble.concurrency import cancel
 from ensemble.continuation import Continuation
 from ensemble.errors import EnsembleError, MemberError, MemberLost

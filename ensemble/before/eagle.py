@@ -57,7 +57,7 @@ class Eagle(Routing):
     * A table has no order of time: its queries fight in an order drawn by the seed, and the global rating is the mean
       over the trajectory, so that those at its end count no more.
     * Of more than 8,192 stored queries a query is compared with those in the nearest cells alone, unless ``search`` is
-      ``exact``; nine of ten neighbours are the same.
+      ``exact``; nearly all neighbours are the same.
     * Scores are mean win probabilities against the other members, in the order of the ratings: a rating is no quality
       and cannot be set against a cost.
     """

@@ -61,7 +61,7 @@ class KnnRouter(Routing):
     * Only the form that predicts quality is there, which needs no fit for another price. The other one, in which
       neighbours vote for the member of best utility, is not.
     * Of more than 8,192 stored queries a query is compared with those in the nearest cells alone, unless ``search`` is
-      ``exact``: of the nearest four fifths or more are found, and the others are nearly as near.
+      ``exact``: most of the nearest are found, and the others are nearly as near.
     * Cost is predicted as for every router, not as the mean of the neighbours' costs.
     """
 

@@ -182,7 +182,7 @@ def _head(training: Training, options: RouteLlmFit) -> Head:
     found = battles(table, MOST, seed=training.seed)
     require_battles(len(found))
     if options.scorer == "sw_ranking":
-        sharpness = options.sharpness or _sharpness(training, options.groups)
+        sharpness = options.sharpness or _sharpness(training, options)
         groups, search, compared = options.groups, options.search, options.compared
         return SimilarityRanking.fit(x, found, expected, groups, sharpness, search, compared)
     descent = Descent(
@@ -191,12 +191,13 @@ def _head(training: Training, options: RouteLlmFit) -> Head:
     return fitted(x, table.quality, expected, descent)
 
 
-def _sharpness(training: Training, groups: int) -> float:
+def _sharpness(training: Training, options: RouteLlmFit) -> float:
     """The sharpness whose choices have the highest quality on held-out queries, the least of equals."""
     fitted_, held = training.held_out()
     quality = np.nan_to_num(held.table.quality)
     found = battles(fitted_.table, MOST, seed=training.seed)
-    head = SimilarityRanking.fit(fitted_.x, found, np.nan_to_num(fitted_.table.means), groups)
+    expected, where = np.nan_to_num(fitted_.table.means), (options.search, options.compared)
+    head = SimilarityRanking.fit(fitted_.x, found, expected, options.groups, 1.0, *where)
 
     def reached(sharpness: float) -> float:
         head.sharpness = sharpness

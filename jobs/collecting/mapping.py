@@ -88,15 +88,8 @@ def mapped(table: pa.Table, meaning: Meaning) -> Mapped:
     if "member" not in long.column_names:
         rule = "nothing says who answered: give --map member=COLUMN, --set member=NAME or --wide 'PREFIX*'"
         raise BadRequest(rule, param="map")
-    if idle := [name for name in meaning.factors if name not in long.column_names]:
-        rule = f"nothing tells {idle[0]}, which is to be scaled; there are: {', '.join(long.column_names)}"
-        raise BadRequest(rule, param="scale")
-    scaled = {
-        name: pc.multiply(long[name], meaning.factors[name]) if name in meaning.factors else long[name]
-        for name in long.column_names
-    }
     used = {*sources.values(), *of_members}
-    return Mapped(pa.table(scaled), tuple(name for name in table.column_names if name not in used))
+    return Mapped(_scaled(long, meaning.factors), tuple(name for name in table.column_names if name not in used))
 
 
 def numbered(table: pa.Table) -> pa.Table:
@@ -166,6 +159,15 @@ def _melted(table: pa.Table, plain: pa.Table, spread: Mapping[str, Mapping[str, 
             told |= part[target].is_valid().to_numpy()
         parts.append(part.filter(pa.array(told)))
     return pa.concat_tables(parts, promote_options="permissive")
+
+
+def _scaled(table: pa.Table, factors: Mapping[str, float]) -> pa.Table:
+    for name, factor in factors.items():
+        if name not in table.column_names:
+            rule = f"nothing tells {name}, which is to be scaled; there are: {', '.join(table.column_names)}"
+            raise BadRequest(rule, param="scale")
+        table = table.set_column(table.column_names.index(name), name, pc.multiply(table[name], factor))
+    return table
 
 
 def _plain(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

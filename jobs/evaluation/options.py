@@ -14,7 +14,7 @@ import click
 from cluster.commands.common import Failed, interruptible
 from cluster.commands.configuration import Refused
 from ensemble.errors import BadRequest, ConfigurationError, EnsembleError
-from jobs.cli import INTERRUPTED
+from jobs.commands.common import INTERRUPTED
 
 if TYPE_CHECKING:
     from jobs.evaluation.questions import Columns, Question

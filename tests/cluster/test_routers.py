@@ -69,6 +69,14 @@ REFUSED = {
         "encoders.e.source.zoo: unknown zoo member 'mixd', did you mean 'mixed'?",
     ),
     "no GPU": (text(sections="encoders: {e: {source: {zoo: mixed}, device: cuda}}"), "encoders.e: device is cuda"),
+    "two devices": (
+        text(sections="encoders: {e: {source: {zoo: mixed}, device: cpu, resources: {gpus: 1}}}"),
+        "encoders.e: device is cpu, but resources.gpus reserves 1; leave one of them out",
+    ),
+    "a kind of GPU and none": (
+        text(sections="encoders: {e: {source: {zoo: mixed}, resources: {accelerator_type: H100}}}"),
+        "encoders.e: resources.accelerator_type is given without GPUs",
+    ),
     "an option": (text("options: {path: r, treshold: 1}"), "ensembles.r.options.treshold: method knn_router has no"),
 }
 

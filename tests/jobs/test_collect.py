@@ -23,11 +23,11 @@ from ensemble.outcomes.table import read
 from ensemble.request import Request, Sampling
 from jobs import asking
 from jobs.batch import Interrupted
-from jobs.collect import collect
 from jobs.collecting import judged
 from jobs.collecting.answers import Plan
 from jobs.collecting.questions import Columns
 from jobs.collecting.run import Ways, collected
+from jobs.commands.collect import collect
 from jobs.evaluation.grading import grade
 from jobs.job import Subject
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from cluster.cli import main
 from cluster.config import load
 from ensemble.errors import BadRequest
-from jobs.evaluate import designed
+from jobs.commands.evaluate import designed
 from jobs.evaluation.options import budget_of, names_of
 from jobs.evaluation.service import of_configuration
 

@@ -20,7 +20,7 @@ from ensemble.member import Distribution
 from ensemble.request import Request
 from ensemble.zoo import directory
 from ensemble.zoo.tasks import generate
-from jobs.fit import fit
+from jobs.commands.fit import fit
 from jobs.fitting import citer
 
 EXPERTS = {"add": "adder", "chain": "adder", "reverse": "words", "capital": "words"}

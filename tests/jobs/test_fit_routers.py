@@ -20,7 +20,7 @@ from ensemble.before.policies import policy
 from ensemble.before.routing.loading import FEEDBACK
 from ensemble.before.routing.router import Router, kept
 from ensemble.outcomes.table import Outcomes
-from jobs.fit import fit
+from jobs.commands.fit import fit
 from jobs.fitting import routers as fitting
 from jobs.fitting.routers import Order, digest
 

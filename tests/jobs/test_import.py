@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from ensemble.outcomes.table import Outcomes, read
 from jobs.collecting.questions import Columns
 from jobs.collecting.questions import read as questions
-from jobs.importing import import_
+from jobs.commands.importing import import_
 
 NAN = np.nan
 

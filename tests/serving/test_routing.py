@@ -123,6 +123,16 @@ def test_feedback_changes_who_answers_at_every_replica(service: Routed, folder: 
     assert row["input_tokens"] > 0 and row["output_tokens"] > 0 and row["latency"] > 0
 
 
+def test_feedback_names_any_choice_of_several_prompts(service: Routed, folder: Path) -> None:
+    asked = {"model": "routed", "prompt": [SUM, WORD], "max_tokens": 8, "n": 2}
+    reply = service.http.post("/v1/completions", json=asked).json()
+    for index in (1, 2):
+        said = service.say(model="routed", id=reply["id"], choice=index, quality=1.0)
+        assert said.status_code == 200, said.text
+    *_, first, second = records(folder / "said.jsonl")
+    assert [(row["question"], row["member"]) for row in (first, second)] == [(SUM, "adder"), (WORD, "words")]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "an answer": ({"model": "routed", "id": "chatcmpl-nothing", "quality": 1.0}, 404, "answer_not_found", "id"),
     "a model": ({"model": "nobody", "id": "x", "quality": 1.0}, 404, "model_not_found", "model"),

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from transformers import GenerationConfig
 
 from deployments.engines.engine import CAPABILITIES, Engine
@@ -50,14 +54,15 @@ async def start(settings: ModelSettings) -> dict[str, Engine]:
     core = await asyncio.to_thread(_core, settings, folder, length)
     if core.size != tokeniser.vocabulary.size:
         raise ConfigurationError(f"vLLM serves {core.size} logits of {settings.name}, not {tokeniser.vocabulary.size}")
-    await _tried(settings.name, core)
+    served = {settings.name: None, **_requests(settings.adapters)}
+    for name, adapter in served.items():
+        await _tried(name, core, adapter)
     prompts = Prompts(tokenizer, tokeniser)
     fingerprint = tokeniser.vocabulary.fingerprint
     heads = load_heads(settings.heads, fingerprint, config.hidden_size)
     card = Card(settings.name, CAPABILITIES["vllm"], length, fingerprint, settings.price, heads=heads.cards)
     from deployments.engines.vllm.engine import VllmEngine
 
-    served = {settings.name: None, **_requests(settings.adapters)}
     return {
         name: VllmEngine(replace(card, name=name), tokeniser, prompts, core, settings.limits, adapter, heads)
         for name, adapter in served.items()
@@ -94,19 +99,32 @@ def _core(settings: ModelSettings, folder: Path, length: int) -> Core:
             f"device is {settings.device}, but the installed vLLM is for {current_platform.device_type}"
         )
     try:
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments(settings, folder, length, cpu=cpu)))
+        with turn(settings):
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments(settings, folder, length, cpu=cpu)))
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigurationError(f"vLLM cannot serve {settings.name}: {error}") from error
     return Core(llm, Seats(settings.slots), llm.model_config.get_vocab_size())
 
 
-async def _tried(name: str, core: Core) -> None:
-    """Compute one token: some shapes that vLLM loads it cannot compute, and then it dies."""
+@contextmanager
+def turn(settings: ModelSettings) -> Iterator[None]:
+    """Load models that share a GPU one after the other, whichever processes of this machine they are in."""
+    if settings.gpu_share >= 1:
+        yield
+        return
+    # vLLM takes what is gone from the card while it loads for its own, and has less left for its cache or none.
+    card = re.sub(r"\W+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    with FileLock(Path(gettempdir()) / f"ray-ensemble-gpu-{card}.lock"):
+        yield
+
+
+async def _tried(name: str, core: Core, adapter: Any) -> None:
+    """Compute one token: some shapes that vLLM loads it cannot compute, and adapters it does not load before."""
     try:
-        await core.once([0], None, topk=1)
+        await core.once([0], adapter, topk=1)
     except EnsembleError as error:
         await asyncio.to_thread(core.llm.shutdown)
-        raise ConfigurationError(f"vLLM loads {name} but cannot compute it; its log says why") from error
+        raise ConfigurationError(f"vLLM cannot compute {name}; its log says why: {error.message}") from error
 
 
 def environment(settings: ModelSettings) -> dict[str, str]:

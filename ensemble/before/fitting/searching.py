@@ -15,7 +15,7 @@ class SearchOptions(FitOptions):
     """exact: a query is compared with all stored ones; cells: with those in the nearest cells of a k-means, which finds
     most of the nearest at a tenth of the time; auto: exact up to 8,192 stored queries, cells beyond. Omitted: auto."""
     compared: int | None = Field(default=None, ge=1)
-    """Of cells: stored queries that one is compared with at least. Omitted: four for each that is sought, and 2,048 at
+    """Of cells: stored queries that one is compared with at least. Omitted: four for each that is sought, and 3,072 at
     least; sw_ranking of routellm, which weighs all others by cells, 4,096."""
 
     @model_validator(mode="after")

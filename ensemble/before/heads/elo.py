@@ -62,7 +62,7 @@ class Elo(Head, kind="elo"):
     many there are."""
     compared: int | None = None
     """Stored queries of the nearest cells that one is compared with at least; ``None``: four for each neighbour, at
-    least 2,048."""
+    least 3,072."""
     cells: Cells | None = None
     """Of the stored queries, where they are sought in cells."""
 

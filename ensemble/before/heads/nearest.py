@@ -15,7 +15,7 @@ Search = Literal["auto", "exact", "cells"]
 
 EXACT = 8192
 """Rows up to which ``auto`` compares a query with all of them: cells would hardly be faster."""
-_LEAST = 2048
+_LEAST = 3072
 _TIMES = 4
 """Rows that a query is compared with in cells, for each that is sought and at least, where nothing else is said."""
 _CELLS = 2**24
@@ -48,7 +48,7 @@ def nearest(
         rows: [N, d] float32, the store, unit rows.
         cells: of the store; ``None``: all rows are compared.
         compared: rows of the nearest cells that a query is compared with at least; ``None``: four for each that is
-            sought, and 2,048 at least.
+            sought, and 3,072 at least.
     """
     x = x.astype(np.float32, copy=False)
     if cells is not None:

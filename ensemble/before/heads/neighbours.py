@@ -55,7 +55,7 @@ class Neighbours(Head, kind="neighbours"):
     are. In cells, a member that the rows compared hold too few outcomes of has all of its own compared."""
     compared: int | None = None
     """Rows of the nearest cells that a query is compared with at least; ``None``: four for each neighbour, at least
-    2,048."""
+    3,072."""
     cells: Cells | None = None
     """Of the rows, where they are sought in cells."""
 
@@ -131,7 +131,8 @@ class Neighbours(Head, kind="neighbours"):
         """Scores [n, M] by rows of the store, each member's by the k most similar ones at which it was observed; and
         how many these are [n, M]."""
         if similarity.shape[1] > self.k:
-            order = np.argsort(-similarity, axis=1)
+            # Of equally similar ones the latest: what is said of the very same query shows at once.
+            order = np.lexsort((-places, -similarity), axis=1)
             order = order[:, : self.k] if self._whole else order
             places, similarity = (
                 np.take_along_axis(places, order, axis=1),

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from ensemble.during.token.routing.handover import Plan, handover
-from ensemble.during.token.routing.roles import check_pair, pair
+from ensemble.during.token.handing_over.handover import Plan, handover
+from ensemble.during.token.handing_over.roles import check_pair, pair
 from ensemble.member import Capability, Card, Gate
 from ensemble.method import Members, Method, Options, Stage, method
 from ensemble.request import Event, Request

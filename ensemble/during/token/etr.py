@@ -11,8 +11,8 @@ from types import MappingProxyType
 from pydantic import Field
 
 from ensemble.concurrency import shielded
+from ensemble.during.token.handing_over.handover import Pen, decisions
 from ensemble.during.token.lockstep import Decision, NoRoom, Transcript
-from ensemble.during.token.routing.handover import Pen, decisions
 from ensemble.errors import BadAnswer, ConfigurationError
 from ensemble.member import Capability, Card, Distribution, Gate, Member, Proposal, Until
 from ensemble.method import Members, Method, Options, Stage, method

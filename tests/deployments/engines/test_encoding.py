@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from deployments.engines.encoding import TextEncoder
 from deployments.engines.settings import EncoderSettings
 from deployments.engines.sources import PathSource, ZooSource
+from ensemble import zoo
 from ensemble.errors import ConfigurationError
 
 ZOO = EncoderSettings(name="mini", source=ZooSource(zoo="mixed"), batch=2)
@@ -53,6 +57,29 @@ def test_pooling(encoder: TextEncoder) -> None:
 def test_what_is_too_long_is_not_read() -> None:
     short = TextEncoder.load(replace(ZOO, max_tokens=3))
     assert np.allclose(*short.embed(["47+38=", "47+99="]), atol=1e-5)
+
+
+def saved(folder: Path, model: transformers.PreTrainedModel) -> EncoderSettings:
+    """A model beside the tokenizer of the miniature ones."""
+    shutil.copytree(zoo.directory("mixed"), folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    model.save_pretrained(folder)
+    return replace(ZOO, source=PathSource(path=folder), max_tokens=10_000)
+
+
+def test_texts_are_cut_where_the_positions_of_the_model_end(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    # Its positions begin behind that of padding, so that 14 tokens have one.
+    config = transformers.RobertaConfig(vocab_size=400, max_position_embeddings=16, pad_token_id=1, **sizes)
+    settings = saved(tmp_path / "model", transformers.RobertaModel(config))
+    described = tmp_path / "model" / "tokenizer_config.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"model_max_length": 14}))
+    assert TextEncoder.load(settings).embed(["12345678901234567890"]).shape == (1, 16)
+
+
+def test_an_encoder_with_a_decoder_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    config = transformers.T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with pytest.raises(ConfigurationError, match="cannot load an encoder"):
+        TextEncoder.load(saved(tmp_path / "model", transformers.T5Model(config)))
 
 
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:

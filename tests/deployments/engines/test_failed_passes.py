@@ -11,7 +11,8 @@ from random_models import engine_of
 
 from deployments.engines.engine import EngineMember
 from deployments.engines.forward import Abandoned
-from deployments.engines.transformers import TransformersEngine
+from deployments.engines.transformers import TransformersEngine, row_for
+from deployments.engines.writing import AheadWork
 from ensemble.errors import MemberError, MemberLost
 from ensemble.member import Append, Next, Session, Until
 from ensemble.request import Request
@@ -42,11 +43,7 @@ async def test_what_a_broken_off_pass_wrote_over_is_not_taken_for_what_was_there
     other = next(i for i in range(70, 90) if i not in draft)
     if isinstance(error, Abandoned):
         # As a pass on a guess is given up: at once, and nobody is told.
-        session_state = next(iter(engine._sessions.values()))
-        from deployments.engines.transformers import row_for
-        from deployments.engines.work import AheadWork
-
-        work = AheadWork(session_state, other)
+        work = AheadWork(next(iter(engine._sessions.values())), other)
         row = row_for(work, work.stem(), slot, 0)
         assert row is not None
         engine._compute([(work, slot, row)])

@@ -65,6 +65,15 @@ def test_what_it_would_compute_wrongly_is_refused(architecture: str) -> None:
         Forward(model_of(architecture, REFUSED[architecture]), 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_alike_and_told_in_whole(dtype: torch.dtype) -> None:
+    forward = Forward(model_of("gpt_oss", SERVED["gpt_oss"]).to(dtype), 2)
+    for hidden in (False, True):
+        (logits,) = forward([Row(0, 0, [65, 66, 67], None, [2])], 5, hidden)
+        assert logits.row(0).dtype == np.float32 and np.exp(logits.row(0)).sum() == pytest.approx(1, abs=1e-3)
+        assert (logits.hidden is not None and logits.hidden.shape == (1, 32)) if hidden else logits.hidden is None
+
+
 @pytest.mark.parametrize("slots", [1, 2])
 def test_one_slot_is_enough_to_try_a_model(slots: int) -> None:
     Forward(model_of("mixtral", SERVED["mixtral"]), slots)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from deployments.engines.engine import Engine, EngineMember
@@ -25,7 +25,7 @@ from deployments.engines.settings import Limits, ModelSettings
 from deployments.engines.sources import RandomModel, RandomSource
 from ensemble.concurrency import together
 from ensemble.distributions import log_softmax
-from ensemble.errors import ContextTooLong, MemberLost, MissingCapability
+from ensemble.errors import ConfigurationError, ContextTooLong, MemberLost, MissingCapability
 from ensemble.member import Append, Floats, Next, Until
 from ensemble.request import Message, Request, Sampling
 from ensemble.testing.conformance import by_id
@@ -72,8 +72,6 @@ class Reference:
     """The same weights in transformers, with an adapter added to them."""
 
     def __init__(self, folder: Path, adapter: Path | None = None) -> None:
-        from safetensors.torch import load_file
-
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         parts = load_file(adapter / "adapter_model.safetensors") if adapter else {}
         for name in [name for name in parts if "lora_A" in name]:
@@ -334,6 +332,26 @@ async def test_a_dead_engine_is_a_lost_member(tmp_path: Path) -> None:
     with pytest.raises(MemberLost):
         await EngineMember(engine).answer(QUESTION_FOR_FOUR)
     await engine.shut()
+
+
+async def test_an_adapter_of_another_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "foreign", 0)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file(
+        {name.replace("q_proj", "no_such_part"): w for name, w in weights.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    settings = ModelSettings(
+        name="base",
+        source=RandomSource(random=WIDE),
+        engine="vllm",
+        slots=2,
+        engine_options={"kv_cache_memory_bytes": 16 << 20},
+        adapters={"foreign": adapter},
+        cache=tmp_path,
+    )
+    with pytest.raises(ConfigurationError, match="vLLM cannot compute foreign"):
+        await start(settings)
 
 
 async def test_two_tensor_parallel_processes_compute_what_one_computes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cluster.config import load
 from deployments.engines.settings import ModelSettings
 from deployments.engines.sources import ZooSource
 from deployments.engines.vllm import options
-from deployments.engines.vllm.starting import arguments, environment
+from deployments.engines.vllm.starting import arguments, environment, turn
 from ensemble.errors import ConfigurationError
 
 
@@ -103,6 +104,29 @@ def test_adapters_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1000}))
     with pytest.raises(ConfigurationError, match="has rank 1000; vLLM serves 512 at most"):
         arguments(settings(adapters={"a": tmp_path}), Path("m"), 9, cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("share", "cards", "together"), [(0.5, ("0", "0"), False), (0.5, ("0", "1"), True), (1.0, ("0", "0"), True)]
+)
+def test_models_that_share_a_card_are_loaded_one_after_the_other(
+    share: float, cards: tuple[str, str], together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.engines.vllm.starting.gettempdir", lambda: str(tmp_path))
+    loaded = threading.Event()
+
+    def load_second() -> None:
+        with turn(settings(gpu_share=share)):
+            loaded.set()
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cards[0])
+    with turn(settings(gpu_share=share)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cards[1])
+        second = threading.Thread(target=load_second)
+        second.start()
+        assert loaded.wait(5 if together else 0.2) is together
+    second.join(5)
+    assert loaded.is_set()
 
 
 def test_the_configuration_file_reaches_the_engine(tmp_path: Path) -> None:

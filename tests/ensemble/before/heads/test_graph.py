@@ -89,7 +89,7 @@ def test_a_member_that_comes_later_is_told_by_its_outcomes() -> None:
     told = wide.scores(x)[:, M]
     assert told[good == 1].mean() > told[good == 0].mean() + 0.1
     twice = wide.widen(many[0], 1 - many[1])
-    assert np.array_equal(twice.scores(x)[:, : M + 1], wide.scores(x))
+    np.testing.assert_allclose(twice.scores(x)[:, : M + 1], wide.scores(x))
     assert twice.scores(x)[good == 0, M + 1].mean() > twice.scores(x)[good == 1, M + 1].mean()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from cluster.commands.common import table
 from cluster.commands.configuration import configuration_file, loaded
 from ensemble.errors import BadRequest
-from jobs.cli import quiet, starting, subject_of
+from jobs.commands.common import quiet, starting, subject_of
 from jobs.evaluation.options import names_of, told
 
 if TYPE_CHECKING:

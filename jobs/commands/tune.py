@@ -11,7 +11,7 @@ import click
 
 from cluster.commands.common import options_of, table
 from ensemble.errors import BadRequest
-from jobs.cli import quiet, starting
+from jobs.commands.common import quiet, starting
 from jobs.evaluation.options import (
     about,
     asking,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +12,11 @@ from cluster.commands.common import Failed, interruptible, options_of, table
 from cluster.commands.configuration import Refused, configuration_file, loaded
 from ensemble.errors import BadRequest, EnsembleError
 from ensemble.request import Sampling
-from jobs.job import Job, Kind, Subject
+from jobs.commands.common import INTERRUPTED, quiet, starting, subject_of
+from jobs.job import Job
 
 if TYPE_CHECKING:
     from jobs.results import Summary
-
-INTERRUPTED = 130
-"""Exit status of an interrupted command."""
 
 
 @click.command()
@@ -94,23 +90,8 @@ def _job(given: Mapping[str, Any]) -> Job:
     )
 
 
-def subject_of(given: Mapping[str, Any]) -> Subject:
-    kinds: tuple[Kind, ...] = ("question", "messages", "prompt")
-    named = [Subject(kind, given[f"{kind}_column"]) for kind in kinds if given[f"{kind}_column"] is not None]
-    if len(named) > 1:
-        wrong = ", ".join(f"--{subject.kind}-column" for subject in named)
-        raise click.UsageError(f"a row asks one thing: give only one of {wrong}")
-    return named[0] if named else Subject()
-
-
 def _go_on(job: Job) -> str:
     return f"finished rows are kept in {job.output}; the same command goes on from there"
-
-
-def starting(states: Mapping[str, str]) -> None:
-    """Tell the states of deployments that are brought up."""
-    told = ", ".join(f"{name} {state.lower()}" for name, state in states.items())
-    click.echo(told, err=True)
 
 
 def _tell(summary: Summary, job: Job) -> None:
@@ -121,11 +102,3 @@ def _tell(summary: Summary, job: Job) -> None:
         for member, u in sorted(summary.usage.items())
     ]
     table("Usage", ("member", "calls", "prompt_tokens", "completion_tokens", "cost"), rows)
-
-
-def quiet() -> None:
-    """Ray's own messages would run through the progress bar; failures come as exceptions all the same."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray.data  # noqa: F401  # sets its loggers up, which the next line changes
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from cluster.commands.common import table
 from ensemble.errors import BadRequest
-from jobs.cli import quiet, starting
+from jobs.commands.common import quiet, starting
 from jobs.evaluation.options import (
     about,
     asking,

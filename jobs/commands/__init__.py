@@ -1,0 +1,1 @@
+"""Sub-commands of ``ensemble`` for work on many rows, one module each; imported only when they are called."""
