@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -99,10 +99,7 @@ def load(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    if missing := sorted(found["missing_keys"]):
-        # They would be made up.
-        listed = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        raise ConfigurationError(f"{directory} lacks {len(missing)} weights of a {type(model).__name__}: {listed}")
+    _require_whole(model, found["missing_keys"], directory)
     return model.to(device).eval(), tokenizer
 
 
@@ -127,6 +124,13 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ConfigurationError(f"{directory} has no tokenizer.json; only fast tokenizers are supported")
     return tokenizer
+
+
+def _require_whole(model: PreTrainedModel, missing: Iterable[str], source: Path) -> None:
+    """Refuse a model of which the library would make a part up."""
+    if names := sorted(missing):
+        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise ConfigurationError(f"{source} lacks {len(names)} weights of a {type(model).__name__}: {listed}")
 
 
 @contextmanager
@@ -290,14 +294,16 @@ def _convert(parts: list[Path], folder: Path) -> None:
     with _joined(parts, folder.parent) as gguf:
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 gguf.parent,
                 gguf_file=gguf.name,
                 quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.bfloat16,
+                output_loading_info=True,
             )
         except Exception as error:  # the tokenizer library raises bare Exceptions for files it cannot use
             raise ConfigurationError(f"cannot read the model in {parts[0].name}: {error}") from error
+    _require_whole(model, found["missing_keys"], parts[0])
     if hasattr(model.config, "quantization_config"):
         # The weights saved here are plain; a later load must not look for packed ones.
         del model.config.quantization_config

@@ -44,8 +44,11 @@ def sum_of(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A one-layer llama with a byte-level vocabulary, its matrices in Q8_0."""
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    return written_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+def written_gguf(path: Path, without: str = "") -> Path:
+    """A one-layer llama with a byte-level vocabulary, its matrices in Q8_0, all but one perhaps."""
     writer = gguf.GGUFWriter(path, "llama")
     width, inner = 32, 64
     tokens = [*sorted(bytes_to_unicode().values()), "ab", "<eos>"]
@@ -67,7 +70,8 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.add_eos_token_id(257)
     writer.add_chat_template(TEMPLATE)
     for name, rows, columns in tensors(width, inner, len(tokens)):
-        write_matrix(writer, name, rows, columns)
+        if name != without:
+            write_matrix(writer, name, rows, columns)
     for name in ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"):
         writer.add_tensor(name, np.ones(width, np.float32))
     writer.write_header_to_file()
@@ -208,6 +212,14 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read the model in broken\.gguf"):
         resolved({"path": str(broken)}, cache)
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_a_gguf_file_without_one_of_its_matrices_is_refused(tmp_path: Path) -> None:
+    path = written_gguf(tmp_path / "tiny.gguf", without="blk.0.ffn_down.weight")
+    with pytest.raises(
+        ConfigurationError, match=r"lacks 1 weights of a LlamaForCausalLM: model.layers.0.mlp.down_proj"
+    ):
+        resolved({"path": str(path)}, tmp_path)
 
 
 @pytest.fixture
