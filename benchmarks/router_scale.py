@@ -6,11 +6,11 @@
 
 Outcomes are drawn: queries of tasks that are clusters of unit vectors, members that differ by task. Each router is
 fitted in a process of its own with two threads, and asked by two with one thread each, as replicas of a service are.
-*fit_mb* is the process's largest resident memory beyond what
-it holds with the table loaded; *queries_per_s* are predictions and the router's own policy over blocks of 1,024
-embeddings, and *per_cpu_s* the same for each second of a processor's time, which other work on the machine changes
-less; *decision_ms* is the median of one query at a time. Routers that choose between two members are fitted to two;
-options of a fit may follow a name. Ends with one line of JSON.
+*fit_mb* is the process's largest resident memory beyond what it holds with the table loaded; *queries_per_s* are
+predictions and the router's own policy over blocks of 1,024 embeddings, and *per_cpu_s* the same for each second of a
+processor's time, which other work on the machine changes less; *decision_ms* is the median of one query at a time.
+Routers that choose between two members are fitted to two; options of a fit may follow a name. Ends with one line of
+JSON.
 """
 
 from __future__ import annotations

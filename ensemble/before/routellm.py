@@ -33,6 +33,8 @@ from ensemble.method import Members, Stage, method
 from ensemble.request import Request
 
 _SHARPNESS = (1.0, 2.0, 4.0, 8.0)
+_HELD = 4096
+"""Held-out queries at most."""
 _OWN = {
     "gap": ("penalty",),
     "mf": ("size", "epochs", "noise", "fidelity"),
@@ -194,6 +196,7 @@ def _head(training: Training, options: RouteLlmFit) -> Head:
 def _sharpness(training: Training, options: RouteLlmFit) -> float:
     """The sharpness whose choices have the highest quality on held-out queries, the least of equals."""
     fitted_, held = training.held_out()
+    held = held.rows(np.arange(min(len(held.x), _HELD)))
     quality = np.nan_to_num(held.table.quality)
     found = battles(fitted_.table, MOST, seed=training.seed)
     expected, where = np.nan_to_num(fitted_.table.means), (options.search, options.compared)
