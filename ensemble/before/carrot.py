@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ensemble.before.costs.cost import known
+from ensemble.before.fitting.searching import SearchOptions
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.linear import RATE, Logistic, Ridge
@@ -24,7 +25,7 @@ _HELD = 2048
 """Queries that a choice of k is made on at most."""
 
 
-class CarrotFit(FitOptions):
+class CarrotFit(SearchOptions):
     """Options of the fit of ``carrot``."""
 
     estimator: Literal["ridge", "logistic", "neighbours"] = "ridge"
@@ -39,7 +40,7 @@ class CarrotFit(FitOptions):
 
     @model_validator(mode="after")
     def _read(self) -> CarrotFit:
-        unread = {"k"} if self.estimator != "neighbours" else {"penalty", "rate"}
+        unread = {"k", "search", "compared"} if self.estimator != "neighbours" else {"penalty", "rate"}
         if given := sorted(unread & self.model_fields_set):
             raise ValueError(f"the estimator {self.estimator} does not read {', '.join(given)}")
         return self
@@ -55,6 +56,7 @@ class Carrot(Routing):
     Departures from the paper and its code:
 
     * Estimators are neighbours and linear models of the embedding; the paper's second one is RoBERTa.
+    * Of more than 8,192 stored queries ``neighbours`` are sought in the nearest cells, unless ``search`` is ``exact``.
     * Costs are in the table's money, by tokens read and written where these are known (lengths by a regression of their
       logarithm). The code multiplies dollars by 100: give the policy ``scale: 100`` for the same.
     """
@@ -72,7 +74,8 @@ class Carrot(Routing):
 def _head(training: Training, options: CarrotFit) -> Head:
     x, quality = training.x, training.table.quality
     if options.estimator == "neighbours":
-        return Neighbours.fit(x, quality, options.k or _chosen(training), pseudo=1.0)
+        where = (options.search, options.compared)
+        return Neighbours.fit(x, quality, options.k or _chosen(training), 0.0, 1.0, *where)
     if options.estimator == "logistic":
         return Logistic.fit(x, quality, options.penalty or 10.0, rate=options.rate)
     penalty = options.penalty or Ridge.tuned(x, quality, _PENALTIES, training.seed)
@@ -83,7 +86,7 @@ def _chosen(training: Training) -> int:
     """The k with the least squared error on held-out queries, the largest of equals."""
     fitted, held = training.held_out()
     held = held.rows(np.arange(min(len(held.x), _HELD)))
-    head = Neighbours.fit(fitted.x, fitted.table.quality, 1, pseudo=1.0)
+    head = Neighbours.fit(fitted.x, fitted.table.quality, 1, pseudo=1.0, search="exact")
     grid = [k for k in _KS if k <= len(fitted.x)] or [1]
     wrong = np.nansum((head.scores_at(held.x, grid) - held.table.quality) ** 2, axis=(1, 2))
     best: int = min(zip(wrong.tolist(), grid, strict=True), key=lambda pair: (pair[0], -pair[1]))[1]

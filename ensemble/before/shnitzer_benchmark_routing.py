@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ensemble.before.costs.cost import known
+from ensemble.before.fitting.searching import SearchOptions
 from ensemble.before.fitting.training import FitOptions, Training
 from ensemble.before.guards.rightness import Trust
 from ensemble.before.heads.neighbours import Neighbours
@@ -22,7 +23,7 @@ from ensemble.method import Stage, method
 _CLUSTERS = 8
 
 
-class ShnitzerFit(FitOptions):
+class ShnitzerFit(SearchOptions):
     """Options of the fit of ``shnitzer_benchmark_routing``."""
 
     k: int = Field(default=64, ge=1)
@@ -62,6 +63,7 @@ class ShnitzerBenchmarkRouting(Routing):
     * p is also measured on a fifth of the queries of every task, left out: from whole tasks alone it is the same for a
       query that is like those of the fit as for one that is not.
     * p is at least ½: a predictor that is mostly wrong is not turned around.
+    * Of more than 8,192 stored queries the nearest are sought in the nearest cells, unless ``search`` is ``exact``.
     * k is 64 rather than 5, which is too few for 0/1 outcomes. Clusters are the tasks where the table tells none.
     """
 
@@ -83,7 +85,7 @@ def _base(training: Training, options: ShnitzerFit) -> Neighbours:
     quality = training.table.quality
     if options.fidelity == "reference":
         quality = right(quality, options.threshold)
-    return Neighbours.fit(training.x, quality, options.k, pseudo=1.0)
+    return Neighbours.fit(training.x, quality, options.k, 0.0, 1.0, options.search, options.compared)
 
 
 def _tasks(training: Training) -> tuple[str, ...]:

@@ -232,6 +232,7 @@ def weighted(quality: Floats, counts: Bools | None, weight: Floats, prior: Float
     Args:
         counts: [n, R, M]; ``None``: all do.
     """
+    sums: Floats
     if counts is None:
         number, total = np.array(max(quality.shape[1], 1)), weight.sum(axis=1, keepdims=True)
         sums = weight[:, None] @ quality
