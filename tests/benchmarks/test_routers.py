@@ -35,7 +35,7 @@ def benchmark(name: str) -> ModuleType:
     return module
 
 
-routers, scale = benchmark("routers"), benchmark("router_scale")
+routers = benchmark("routers")
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,6 @@ def test_without_data_the_benchmark_says_what_it_needs(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         routers.options(["--data", "nowhere"])
     assert "--data must be a folder of outcome tables" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_scale_benchmark_tells_memory_and_rates(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--queries", "3000", "--members", "3", "--size", "32", "--seconds", "0.2"]
-    assert scale.main(["--routers", "knn_router", *sizes]) == 0
-    told = last(capsys.readouterr().out)["knn_router"]
-    assert set(told) == {"outcomes", "fit_s", "fit_mb", "table_mb", "queries_per_s", "decision_ms"}
-    assert told["outcomes"] == 9000 and told["fit_mb"] > 0 and told["queries_per_s"] > 100
 
 
 def test_sets_that_are_not_there_are_refused_before_anything_is_fitted(
