@@ -28,7 +28,9 @@ METHODS = ("citer", "deepen", "etr", "eva", "packllm")
 """Methods that learn from models, as routers do not; each has a module of ``jobs.fitting``."""
 
 
-TOKEN_LEVEL = ("data", "question", "answer", "grade_name")
+ASKED = ("question", "answer", "grade_name")
+"""Options that say how --data is read."""
+TOKEN_LEVEL = ("data", *ASKED)
 """Options of those alone."""
 ROUTERS = ("outcomes", "routers", "encoder", "policy", "share", "budget", "drop", "feedback", "add_member", "source")
 """Options of routers alone."""
@@ -75,8 +77,9 @@ def fit(context: click.Context, /, method: str | None, file: Path, **given: Any)
 
     Without CONFIG the packaged miniature models are fitted to. A fit that was stopped goes on where it was when the
     same command is given again. A router is fitted to a part of the queries (--split; omitted: the table's own parts
-    train and test, or 0.8), and is compared on the others with the best single member, chance and an oracle. Exit
-    status 2 if it is refused, 1 if it could not go on, 130 if it was interrupted.
+    train and test, or 0.8), and is compared on the others with the best single member, chance and an oracle; etr and
+    packllm tell how well they do on the others; citer keeps tokens apart instead (--option held_out). Exit status 2 if
+    it is refused, 1 if it could not go on, 130 if it was interrupted.
     """
     if given["routers"] is not None:
         if method is not None and context.get_parameter_source("file") is not ParameterSource.DEFAULT:
@@ -94,10 +97,14 @@ def _token_level(context: click.Context, method: str, file: Path, given: Mapping
     _only(context, method, *ROUTERS)
     if given["members"] is None:
         raise click.UsageError(f"{method} needs --members")
-    configuration, share = loaded(file), 0.8 if given["split"] is None else given["split"]
+    fitting = _fit(method)
+    _only(context, method, *(ASKED if fitting.answer is None else ()), *(() if fitting.compares else ("split",)))
+    configuration, share = loaded(file), given["split"]
+    if share is None:
+        share = 0.8 if fitting.compares else 0.0
     names = tuple(name.strip() for name in given["members"].split(",") if name.strip())
     with _told(), interruptible():
-        artifacts = run(method, configuration, names, {**given, "split": share})
+        artifacts = run(fitting, method, configuration, names, {**given, "split": share})
     for member, artifact in artifacts.items():
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(artifact.manifest.metrics.items()))
         click.echo(f"{given['output'] / member}" + (f": {figures}" if figures else ""))
@@ -135,7 +142,7 @@ def _only(context: click.Context, what: str, *inapplicable: str) -> None:
 
 
 def run(
-    method: str, configuration: Configuration, names: Sequence[str], given: Mapping[str, Any]
+    fitting: Fit, method: str, configuration: Configuration, names: Sequence[str], given: Mapping[str, Any]
 ) -> Mapping[str, Artifact]:
     """Fit, and save what was fitted below the output folder, by member.
 
@@ -146,7 +153,6 @@ def run(
     from ensemble.artifacts import save
     from jobs.fitting.fit import options_for
 
-    fitting = _fit(method)
     _check(fitting, method, names, given["data"])
     options = options_for(fitting, method, options_of(given["options"]))
     artifacts = asyncio.run(_fitted(fitting, configuration, names, options, given))

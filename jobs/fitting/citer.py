@@ -23,6 +23,7 @@ options = CiterFit
 members = "the small member, then the large one"
 least, most = 2, 2
 answer = "answer"
+compares = False
 
 _CHUNK = 32
 """Questions that are labelled at once, and kept together when a fit is stopped."""

@@ -13,6 +13,7 @@ options = DeepenFit
 members = "all members"
 least, most = 2, None
 answer = None
+compares = False
 
 
 async def run(task: Task) -> Mapping[str, Artifact]:

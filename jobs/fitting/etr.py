@@ -27,6 +27,7 @@ options = EtrFit
 members = "the generalist, then its experts"
 least, most = 2, None
 answer = "expert"
+compares = True
 
 _CHUNK = 64
 """Questions that are read at once, and kept together when a fit is stopped."""

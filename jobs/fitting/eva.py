@@ -14,6 +14,7 @@ options = EvaFit
 members = "the pivot, then its helpers"
 least, most = 2, None
 answer = None
+compares = False
 
 
 async def run(task: Task) -> Mapping[str, Artifact]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from ensemble.artifacts import Artifact
-from ensemble.errors import BadRequest, UnknownOption
+from ensemble.errors import BadRequest, ConfigurationError, UnknownOption
 from jobs.evaluation.grading import Grade
 from jobs.evaluation.questions import Question
 from jobs.fitting.models import Opened
@@ -52,6 +52,8 @@ class Fit(Protocol):
     most: int | None
     answer: str | None
     """Column of the data whose values a question goes with, unless another is named; ``None``: no data is needed."""
+    compares: bool
+    """Whether the questions are divided, so that the fit is measured on those it has not seen."""
     run: Callable[[Task], Awaitable[Mapping[str, Artifact]]]
     """Artifacts by the member that each is for."""
 
@@ -71,6 +73,8 @@ def options_for(fit: Fit, method: str, given: Mapping[str, Any]) -> Any:
             raise UnknownOption(f"the fit of {method} has no option {name!r}{hint}; it has: {allowed}", param=name)
     try:
         return TypeAdapter(fit.options).validate_python(dict(given))
+    except ConfigurationError as error:
+        raise BadRequest(f"the fit of {method}: {error.message}", param=error.param) from error
     except ValidationError as error:
         problem = error.errors()[0]
         option = ".".join(str(part) for part in problem["loc"])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ensemble.artifacts import Artifact, Manifest
 from ensemble.during.token.prompting.reading import read
 from ensemble.errors import BadRequest
+from ensemble.fitting.options import require
 from ensemble.fitting.packllm import Calibration, fit, weights
 from ensemble.member import Floats
 from jobs.evaluation.questions import Question
@@ -23,6 +24,7 @@ from jobs.fitting.fit import Task
 members = "all members"
 least, most = 2, None
 answer = "expert"
+compares = True
 
 _CHUNK = 32
 """Questions that are read at once, and kept together when a fit is stopped."""
@@ -35,6 +37,9 @@ class PackllmFit:
 
     rounds: int = 200
     """Of the optimiser, at most."""
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "rounds", "must be at least 1")
 
 
 options = PackllmFit

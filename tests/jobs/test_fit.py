@@ -121,6 +121,10 @@ REFUSED = {
     "an unknown option": (["eva", "--members", "adder,words", "--option", "neighbors=3"], "did you mean 'neighbours'"),
     "a wrong value": (["eva", "--members", "adder,words", "--option", "neighbours=many"], "valid integer"),
     "two vocabularies": (["citer", "--members", "pairs,adder", "--data", "DATA"], "different vocabularies"),
+    "a part of no data": (["eva", "--members", "adder,words", "--split", "0.5"], "--split: nothing that a fit of eva"),
+    "a column of no data": (["eva", "--members", "adder,words", "--answer", "a"], "--answer: nothing that"),
+    "a part of all data": (["citer", "--members", "a,b", "--data", "DATA", "--split", ".5"], "--split: nothing that"),
+    "no rounds": (["packllm", "--members", "adder,words", "--data", "DATA", "--option", "rounds=0"], "at least 1"),
     "a stranger": (["etr", "--members", "mixed,adder", "--data", "DATA"], "'words' is none of the members"),
 }
 
