@@ -67,7 +67,7 @@ class Whole(Member):
                 # When it is one of its members that was lost, an ensemble has decided already what follows.
                 if error.member != self.name or attempt + 1 == _ATTEMPTS:
                     raise
-                left = replace(request, budget=request.budget.after(spent, time() - began))
+                left = request.again(spent, time() - began)
         for event in told:
             yield event
 

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import Context
-from dataclasses import replace
 from typing import Any, Self
 
 from grpc import RpcError  # type: ignore[import-untyped]
@@ -85,7 +84,7 @@ class RemoteMember(Member):
                 if told:
                     raise
                 await retrial.after(error)
-                left = replace(request, budget=request.budget.after(spent, time() - began))
+                left = request.again(spent, time() - began)
 
     async def _stream(self, request: Request) -> AsyncGenerator[Event, None]:
         response = begun(pinned(self._handle, stream=True).generate, self.name, request, self._version)

@@ -21,7 +21,7 @@ from ensemble.judges.judge import Judge
 from ensemble.member import Capability, Card, Member
 from ensemble.meter import Meter
 from ensemble.method import Method, build, named, refusals
-from ensemble.request import Budget, Event, Incident, Request, Spent
+from ensemble.request import Budget, Earlier, Event, Incident, Request, Spent
 from ensemble.sampling import seeded
 
 _LARGEST_SHOWN = 1e15
@@ -113,7 +113,8 @@ class Ensemble(Member):
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         """Run the method once for each choice; usage and incidents are reported as they accrue, usage by leaf model."""
         method = self._admitted(request)
-        request = replace(request, budget=request.budget.tightest(self._budget))
+        budget = request.budget.tightest(self._budget.after(*request.earlier))
+        request = replace(request, budget=budget, earlier=Earlier())
         run = _Run(request, self._members, self._judge, self._policy, self._breakers, joint=method.joint)
         choices = [self._choice(method, request, i, run) for i in range(request.n)]
         try:

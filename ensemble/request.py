@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ensemble.errors import BadRequest, BudgetExceeded
 
@@ -173,6 +173,13 @@ def total(usages: Iterable[Usage]) -> Usage:
     return sum(usages, Usage())
 
 
+class Earlier(NamedTuple):
+    """What attempts at a request took whose replica was lost before anything was told."""
+
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One question to a model or an ensemble: a conversation or a raw prompt.
@@ -194,6 +201,8 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the ensemble's method for this request only; refused where the model is not an ensemble."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    earlier: Earlier = field(default_factory=Earlier)
+    """Counts against the budget of an ensemble's configuration; ``budget`` is what is left already."""
 
     def __post_init__(self) -> None:
         _require(bool(self.messages) != (self.prompt is not None), "messages", "or prompt must be given, not both")
@@ -205,6 +214,19 @@ class Request:
     def of(cls, question: str, **sampling: Any) -> Request:
         """A single user message with sampling given by name."""
         return cls(messages=(Message("user", question),), sampling=Sampling(**sampling))
+
+    def again(self, spent: Usage, seconds: float) -> Request:
+        """The same request to another replica, when one was lost that had spent so much in so many seconds.
+
+        >>> again = replace(Request.of("Why?"), budget=Budget(calls=3)).again(Usage(calls=1), 0.5)
+        >>> again.budget.calls, again.earlier.usage.calls, again.earlier.seconds
+        (2, 1, 0.5)
+
+        Raises:
+            BudgetExceeded: nothing is left of one amount of its budget.
+        """
+        earlier = Earlier(self.earlier.usage + spent, self.earlier.seconds + seconds)
+        return replace(self, budget=self.budget.after(spent, seconds), earlier=earlier)
 
     @property
     def question(self) -> str:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from deployments.gateway import Served, build_app
 from ensemble.errors import MemberLost
 from ensemble.member import Capability, Card, Member
-from ensemble.request import Budget, Delta, Event, Finish, Request, Spent, Usage
+from ensemble.request import Budget, Delta, Earlier, Event, Finish, Request, Spent, Usage
 
 
 class Dying(Member):
@@ -24,10 +24,12 @@ class Dying(Member):
         self._deaths, self._at_fault, self._seconds = deaths, at_fault, seconds
         self.asked = 0
         self.budgets: list[Budget] = []
+        self.earlier: list[Earlier] = []
 
     async def generate(self, request: Request) -> AsyncIterator[Event]:
         self.asked += 1
         self.budgets.append(request.budget)
+        self.earlier.append(request.earlier)
         await asyncio.sleep(self._seconds)
         yield Spent("dying", Usage(calls=1, prompt_tokens=3))
         yield Delta("wh", {"dying": 1.0})
@@ -76,6 +78,8 @@ def test_an_answer_that_is_begun_again_has_what_is_left_of_its_budget(served: Ca
     first, second = member.budgets
     assert (first.calls, first.tokens) == (5, 10) and (second.calls, second.tokens) == (4, 7)
     assert second.seconds is not None and second.seconds <= 8.95
+    assert [earlier.usage for earlier in member.earlier] == [Usage(), Usage(calls=1, prompt_tokens=3)]
+    assert member.earlier[1].seconds >= 0.05
 
 
 @pytest.mark.parametrize(("amount", "limit"), [("calls", 1), ("tokens", 3), ("seconds", 0.04)])

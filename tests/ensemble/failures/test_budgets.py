@@ -15,7 +15,7 @@ from ensemble.ensemble import Caps, Ensemble
 from ensemble.errors import BudgetExceeded, ConfigurationError, OverCap
 from ensemble.judges.judge import Judge, Solution
 from ensemble.member import Price
-from ensemble.request import Budget, Delta, Event, Finish, Incident, Message, Request, Sampling, Spent, total
+from ensemble.request import Budget, Delta, Event, Finish, Incident, Message, Request, Sampling, Spent, Usage, total
 from ensemble.testing import ScriptedMember, TinyMember
 
 PRICE = Price(Decimal(10), Decimal(20))
@@ -85,6 +85,27 @@ async def test_a_budget_ends_the_work_by_its_word(method: str, limit: str) -> No
     marks = [event for event in events if isinstance(event, Incident)]
     assert marks == [Incident("exhausted", f"budget.{limit}")]
     assert [event.reason for event in events if isinstance(event, Finish)] == ["length"]
+
+
+@pytest.mark.parametrize("limit", ["tokens", "cost", "calls"])
+async def test_what_an_earlier_attempt_took_counts_against_the_configuration(limit: str) -> None:
+    spending = Usage(calls=3, prompt_tokens=20, completion_tokens=9, cost=Decimal("0.0004"))
+    whole = spent((await told(ensemble_of("gac"), asked()))[0])
+    both = {"tokens": whole.total_tokens + 29, "cost": whole.cost + spending.cost, "calls": whole.calls + 3}
+    _, error = await told(ensemble_of("gac", budget=Budget(**{limit: both[limit]})), asked().again(spending, 0.0))
+    assert error is None
+    # A step that has begun within the budget is gone through with.
+    short = Budget(**{limit: both[limit] - {"tokens": 9, "cost": Decimal("0.0003"), "calls": 1}[limit]})
+    assert (await told(ensemble_of("gac", budget=short), asked()))[1] is None
+    _, error = await told(ensemble_of("gac", budget=short), asked().again(spending, 0.0))
+    assert error is not None and error.param == f"budget.{limit}"
+
+
+async def test_time_of_an_earlier_attempt_counts_against_the_configuration() -> None:
+    ensemble = ensemble_of("gac", 0.005, budget=Budget(seconds=60))
+    assert (await told(ensemble, asked().again(Usage(), 59)))[1] is None
+    _, error = await told(ensemble, asked().again(Usage(), 59.95))
+    assert error is not None and error.param == "budget.seconds"
 
 
 @given(method=st.sampled_from(["gac", "unite", "agent_forest", "le_mcts"]), tokens=st.integers(12, 120))
