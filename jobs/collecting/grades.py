@@ -52,18 +52,29 @@ def notion(name: str, queries: Sequence[Row]) -> Notion:
 
 def _by_reference(name: str, queries: Sequence[Row]) -> Graded:
     known = grade(name)
+    rows = {query["query_id"]: row for row, query in enumerate(queries)}
     expected = {}
     for row, query in enumerate(queries):
         reference = query.get("reference")
         if reference is None:
             rule = f"--grade {name} needs a right answer for each question; question {row} has none"
             raise BadRequest(f"{rule}; name their column with --answer-column", param="grade")
-        expected[query["query_id"]] = known.expected(reference)
+        with _naming(row):
+            expected[query["query_id"]] = known.expected(reference)
 
     def graded(query: Row, text: str) -> float:
-        return float(known.right(text, expected[query["query_id"]]))
+        with _naming(rows[query["query_id"]]):
+            return float(known.right(text, expected[query["query_id"]]))
 
     return graded
+
+
+@contextmanager
+def _naming(row: int) -> Iterator[None]:
+    try:
+        yield
+    except BadRequest as error:
+        raise BadRequest(f"question {row}: {error.message}", param=error.param) from error
 
 
 def _function(name: str, path: str) -> Graded:

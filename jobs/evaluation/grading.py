@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ensemble.after.answers import Key, extract, one_group
-from ensemble.errors import BadRequest
+from ensemble.errors import BadAnswer, BadRequest
 
 _NUMBER = re.compile(
     r"""(?<![\w.]) [-+−]? [$€£]?
@@ -46,7 +46,8 @@ class Grade:
     name: str
     """As it is written on the command line."""
     key: Callable[[str], Key | None]
-    """What a text answers; ``None``: nothing, which is never right and never votes."""
+    """What a text answers; ``None``: nothing, which is never right and never votes. Raises ``BadRequest`` where a
+    pattern is too slow to tell."""
     reference: Callable[[str], Key | None]
     """What a reference says."""
 
@@ -144,7 +145,10 @@ def _by_pattern(name: str) -> Grade:
         raise BadRequest(f"the pattern of --grade {name} cannot be used: {error}", param="grade") from error
 
     def key(text: str) -> Key | None:
-        return extract(text, pattern)
+        try:
+            return extract(text, pattern)
+        except BadAnswer as error:
+            raise BadRequest(error.message, param="grade") from error
 
     def reference(text: str) -> Key | None:
         return key(text) or exact(text)

@@ -48,6 +48,22 @@ class Question:
     task: str = ""
     split: Split = "test"
 
+    def key(self, grade: Grade, text: str) -> Key | None:
+        """What a text says to it.
+
+        Raises:
+            BadRequest: the grade cannot tell; the message names the row.
+        """
+        try:
+            return grade.key(text)
+        except BadRequest as error:
+            at = f"an answer to the question of row {self.row}"
+            raise BadRequest(f"{at}: {error.message}", param=error.param) from error
+
+    def right(self, grade: Grade, text: str) -> bool:
+        """Whether a text answers it; refuses as ``key`` does."""
+        return self.key(grade, text) == self.expected
+
     def seed(self, seed: int, sample: int) -> int:
         """Of one of its sampled answers."""
         return int.from_bytes(blake2b(f"{seed}/{self.row}/{sample}".encode(), digest_size=8).digest()) >> 1

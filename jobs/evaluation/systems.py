@@ -97,7 +97,7 @@ def voted(question: Question, replies: Sequence[Reply], grade: Grade) -> Outcome
 
     Replies without an answer do not vote. Where none has one, the first reply stands.
     """
-    votes = [Vote((i, 0), None if r.error else grade.key(r.text)) for i, r in enumerate(replies)]
+    votes = [Vote((i, 0), None if r.error else question.key(grade, r.text)) for i, r in enumerate(replies)]
     tallies = tallied(votes)
     return _outcome(question, replies, replies[tallies[0].first[0] if tallies else 0], grade)
 
@@ -123,7 +123,7 @@ def likelihood(reply: Reply) -> float:
 
 def oracle(question: Question, replies: Sequence[Reply], grade: Grade) -> Outcome:
     """A right reply where there is one, else the first: what a perfect choice among the members could reach."""
-    right = (r for r in replies if not r.error and grade.right(r.text, question.expected))
+    right = (r for r in replies if not r.error and question.right(grade, r.text))
     return _outcome(question, replies, next(right, replies[0]), grade)
 
 
@@ -145,7 +145,7 @@ def _outcome(question: Question, spent: Sequence[Reply], chosen: Reply, grade: G
     return Outcome(
         question=question,
         text=chosen.text,
-        right=chosen.error is None and grade.right(chosen.text, question.expected),
+        right=chosen.error is None and question.right(grade, chosen.text),
         calls=sum(reply.calls for reply in spent),
         tokens=sum(reply.tokens for reply in spent),
         seconds=max(reply.seconds for reply in spent),

@@ -93,7 +93,7 @@ def _examples(chunk: Sequence[Question]) -> list[Example]:
 
 
 def _right(task: Task, chunk: Sequence[Question]) -> Any:
-    return lambda example, text: task.grade.right(text, chunk[example].expected)
+    return lambda example, text: chunk[example].right(task.grade, text)
 
 
 def _nobody(done: int, of: int) -> None:

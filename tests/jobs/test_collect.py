@@ -25,6 +25,7 @@ from jobs import asking
 from jobs.batch import Interrupted
 from jobs.collecting import judged
 from jobs.collecting.answers import Plan
+from jobs.collecting.grades import notion
 from jobs.collecting.questions import Columns
 from jobs.collecting.run import Ways, collected
 from jobs.commands.collect import collect
@@ -402,6 +403,16 @@ def test_a_function_that_fails_loses_no_answer(
         run(plan(tmp_path), file, f"python:{module}:f")
     assert run(plan(tmp_path), file).dense().means[0] == 1
     assert len(answerers.asked) == 12
+
+
+def test_an_answer_on_which_a_pattern_is_too_slow_is_named() -> None:
+    queries = [{"query_id": name, "text": name, "reference": "aac"} for name in "xy"]
+    graded = notion("regex:((?:a|a)+)c", queries).graded
+    assert graded is not None and graded(queries[1], "aac") == 1
+    with pytest.raises(BadRequest, match=r"question 1: the pattern .* is still at a text"):
+        graded(queries[1], "a" * 40 + "b")
+    with pytest.raises(BadRequest, match=r"question 0: the pattern .* is still at a text"):
+        notion("regex:((?:a|a)+)c", [{**queries[0], "reference": "a" * 40 + "b"}])
 
 
 def test_grades_agree_with_those_of_an_evaluation(tmp_path: Path, answerers: Answerers) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from evaluation_doubles import questions, reply
 
+from ensemble.errors import BadRequest
 from jobs.evaluation.grading import grade
 from jobs.evaluation.systems import System, alone, oracle, ranked, reranked, round_robin, voted, within
 
-EXACT = grade("exact")
+EXACT, SLOW = grade("exact"), grade("regex:((?:a|a)+)c")
 (QUESTION,) = questions("4")
 
 
@@ -110,3 +111,10 @@ def test_the_best_is_cheaper_among_equals() -> None:
     assert [one.name for one in ranked(systems)] == ["good", "cheap", "again", "dear"]
     assert [one.accuracy for one in systems] == [0.5, 0.5, 1.0, 0.5]
     assert systems[0].mean("tokens") == 20.0
+
+
+def test_an_answer_on_which_a_pattern_is_too_slow_is_named() -> None:
+    endless = [reply("4"), reply("a" * 40 + "b")]
+    for made in (lambda: voted(QUESTION, endless, SLOW), lambda: alone(QUESTION, endless[1], SLOW)):
+        with pytest.raises(BadRequest, match=r"an answer to the question of row 0: the pattern .* is still at a text"):
+            made()

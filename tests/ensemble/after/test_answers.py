@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble.after.answers import exact, extract, numeric, one_group
+from ensemble.errors import BadAnswer
 
 ANSWER = re.compile(r"answer (\S+)")
 
@@ -76,3 +77,16 @@ def test_spellings_of_one_number_agree(number: Fraction) -> None:
 def test_any_text_has_a_number_or_none(text: str) -> None:
     assert numeric(text) is None or isinstance(numeric(text), Fraction)
     assert exact(text) == text
+
+
+def test_a_pattern_that_would_search_for_ever_is_given_up() -> None:
+    slow = one_group(re.compile(r"((?:a|a)+)c"))
+    assert extract("aac", slow) == "aa"
+    with pytest.raises(BadAnswer, match=r"still at a text of 41 characters after .* without repeats of repeats"):
+        extract("a" * 40 + "b", slow)
+
+
+def test_flags_of_a_pattern_are_kept() -> None:
+    assert extract("ANSWER\n8", re.compile(r"answer.(\d)", re.IGNORECASE | re.DOTALL)) == "8"
+    assert extract("answer é", re.compile(r"answer (\w)", re.ASCII)) is None
+    assert extract("answer é", re.compile(r"answer (\w)")) == "é"
