@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
-from deployments.engines.fetching import resolve
+from deployments.engines.fetching import load_tokenizer, resolve
 from deployments.engines.settings import EncoderSettings
 from ensemble.errors import ConfigurationError
 from ensemble.member import Floats
@@ -49,8 +49,8 @@ class TextEncoder:
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        tokenizer = load_tokenizer(folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model = AutoModel.from_pretrained(
                 folder, dtype="float32", local_files_only=True, use_safetensors=True, trust_remote_code=False
             )

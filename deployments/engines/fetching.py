@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HFValidationError
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -114,16 +115,36 @@ def load_config(directory: Path) -> Any:
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a resolved folder.
+    """The tokenizer of a resolved folder, which splits texts as its tokenizer.json says where there is one.
 
     Raises:
         ConfigurationError: there is none, or no fast one.
     """
     with _readable(directory, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigurationError(f"{directory} has no tokenizer.json; only fast tokenizers are supported")
-    return tokenizer
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise ConfigurationError(f"{directory} has no tokenizer.json; only fast tokenizers are supported")
+        return _as_written(tokenizer, directory)
+
+
+def _as_written(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTrainedTokenizerFast:
+    """The same tokenizer with the rules of its tokenizer.json.
+
+    The library has a class for many architectures that takes the vocabulary from the file and sets up normalisers,
+    splits and decoders of its own. A model of such an architecture that was trained with another tokenizer, as
+    distilled ones are, would read and write other ids than it has learnt, and nothing would say so.
+    """
+    file = directory / "tokenizer.json"
+    if not file.is_file() or _rules(written := Tokenizer.from_file(str(file))) == _rules(tokenizer.backend_tokenizer):
+        return tokenizer
+    known = written.get_vocab(with_added_tokens=True)
+    names = {name: token for name, token in tokenizer.special_tokens_map.items() if token in known}
+    return PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True, **names)
+
+
+def _rules(backend: Tokenizer) -> list[bytes | None]:
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.model, backend.decoder)
+    return [part.__getstate__() if part is not None else None for part in parts]
 
 
 def _require_whole(model: PreTrainedModel, missing: Iterable[str], source: Path) -> None:
