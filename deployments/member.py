@@ -192,6 +192,7 @@ class _RemoteSession(Session):
     def __init__(self, member: str, vocabulary: Vocabulary, key: str, line: Line) -> None:
         self.member, self.vocabulary = member, vocabulary
         self._key, self._line = key, line
+        self._closed = False
 
     @property
     def address(self) -> Address | None:
@@ -204,11 +205,23 @@ class _RemoteSession(Session):
     async def fork(self) -> Session:
         # A fork lives where its parent lives, so it uses the parent's line.
         fork = _RemoteSession(self.member, self.vocabulary, new_session(self.member), self._line)
-        await self._line.fork(self._key, fork._key)
+        try:
+            await self._line.fork(self._key, fork._key)
+        except BaseException:
+            # It may have been begun all the same; nobody else knows its key.
+            await fork.close()
+            raise
         return fork
 
     async def close(self) -> None:
+        self._closed = True
         self._line.close(self._key)
+
+    def __del__(self) -> None:
+        # Its engine keeps it as long as the line lives, so that whoever is cancelled between opening it and closing it
+        # must not leave it behind.
+        if not self._closed:
+            self._line.forget(self._key)
 
 
 def pinned(handle: DeploymentHandle[Any], key: str | None = None, *, stream: bool = False) -> DeploymentHandle[Any]:

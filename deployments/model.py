@@ -50,6 +50,8 @@ class ModelReplica:
         self._sessions = _Sessions(self._engines)
         # Only the node's address in the cluster is listened on, not those that the outside may reach.
         self._server = await Server.listen(ray.util.get_node_ip_address(), self._sessions)
+        for engine in self._engines.values():
+            engine.claimed = self._server.claimed
 
     async def describe(self, name: str, version: str | None = None) -> Description:
         require_version(name, version, self._version)

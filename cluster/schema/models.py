@@ -106,7 +106,8 @@ class ModelConfig(Hosted):
     """Jinja template around a conversation: the text itself, or ``{path: FILE}`` taken from the configuration file's
     folder, whose text is then put in its place. Omitted: the template that comes with the tokenizer."""
     idle_seconds: float = Field(default=60.0, gt=0)
-    """Lease of a session: seconds without a message after which it is closed. Omitted: 60."""
+    """Lease of a session that no connected driver has: seconds without a message after which it is closed.
+    Omitted: 60."""
 
     @field_validator("engine_options")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal
 
 from ensemble import heads
@@ -40,6 +40,8 @@ class Engine(ABC):
 
     card: Card
     vocabulary: Vocabulary
+    claimed: Callable[[str], bool] = staticmethod(lambda session: False)
+    """Whether a driver that is known to live has this session, which is then never idle for too long."""
 
     @abstractmethod
     async def open(self, session: str, request: Request) -> None:

@@ -222,9 +222,11 @@ class SessionEngine(Engine, Generic[S]):
         """Close sessions whose driver is gone."""
         while True:
             await asyncio.sleep(self._limits.idle_seconds / 4)
-            oldest = time.monotonic() - self._limits.idle_seconds
+            now = time.monotonic()
             for key, opened in list(self._sessions.items()):
-                if opened.touched < oldest and not opened.turn.locked():
+                if opened.turn.locked() or self.claimed(key):
+                    opened.touched = now
+                elif opened.touched < now - self._limits.idle_seconds:
                     log.warning("%s: session %s was idle too long and is closed", self.card.name, key)
                     await self.close(key)
 

@@ -29,7 +29,7 @@ class Limits:
     requests: int = 1024
     """Plain requests that are written or wait for their turn; further ones are refused."""
     idle_seconds: float = 60.0
-    """A session not spoken to for so long is closed: its driver is gone."""
+    """A session not spoken to for so long is closed, unless a driver that has it is connected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -59,6 +60,11 @@ class Line(Connection[Call]):
         lost it has ended all sessions already."""
         if self.connected:
             self.say(Call(next(self._numbers), key, Close()))
+
+    def forget(self, key: str) -> None:
+        """``close`` from whichever thread the collector of garbage happens to run in, or from none that is left."""
+        with suppress(RuntimeError):  # the loop is closed, and with it the line
+            self._loop.call_soon_threadsafe(self.close, key)
 
     def _call(self, key: str, operation: Operation) -> asyncio.Future[Any]:
         answer = _Answer(self, next(self._numbers), key)

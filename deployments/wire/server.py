@@ -69,8 +69,12 @@ class Server:
         """A session has been opened for a driver that may never get to know: close it if nobody claims it."""
         asyncio.get_running_loop().call_later(UNCLAIMED, self._forget, key)
 
+    def claimed(self, key: str) -> bool:
+        """Whether a driver that is connected has this session."""
+        return any(peer.has(key) for peer in self._peers)
+
     def _forget(self, key: str) -> None:
-        if not any(peer.has(key) for peer in self._peers):
+        if not self.claimed(key):
             # Closing what was closed long ago is harmless.
             task = asyncio.get_running_loop().create_task(self._sessions.close(key))
             self._closing.add(task)
