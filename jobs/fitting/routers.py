@@ -66,6 +66,8 @@ class Report:
     encoder: str
     folders: Mapping[str, Path]
     """Of the artifacts, by method."""
+    left_out: Sequence[str] = ()
+    """Members of the table of whose answers nothing is known in the part that is fitted to."""
 
 
 def run(order: Order, told: Callable[[str], None]) -> Report:
@@ -85,6 +87,7 @@ def run(order: Order, told: Callable[[str], None]) -> Report:
     if order.members:
         outcomes = outcomes.among(order.members)
     table, split = outcomes.dense(), _split(outcomes, order)
+    table, left_out = _answering(table, split, order)
     encoder, embedded = _embedded(order, table, split)
     parts = [_training(table, embedded, rows, order.seed) for rows in split]
     done, refused = list[Fitted](), dict[str, str]()
@@ -108,7 +111,9 @@ def run(order: Order, told: Callable[[str], None]) -> Report:
             done.append(found)
     if not done:
         raise BadRequest("; ".join(f"{name}: {why}" for name, why in refused.items()), param="routers")
-    return Report(fitted=done, refused=refused, encoder=embedded.identity or encoder, folders=folders)
+    return Report(
+        fitted=done, refused=refused, encoder=embedded.identity or encoder, folders=folders, left_out=left_out
+    )
 
 
 def _fitted(
@@ -162,6 +167,20 @@ def _split(outcomes: Outcomes, order: Order) -> Split:
     return splits.random(outcomes, 1 - share, order.seed)
 
 
+def _answering(table: Dense, split: Split, order: Order) -> tuple[Dense, list[str]]:
+    """The table without the members that there is nothing to learn of, and these.
+
+    Raises:
+        BadRequest: one of them was asked for by name, or nobody is left.
+    """
+    seen = np.asarray(table.observed[split.fit].any(axis=0))
+    silent = [name for name, known in zip(table.members, seen, strict=True) if not known]
+    if silent and (order.members or not seen.any()):
+        rule = f"no query that is fitted to has an outcome with a quality of {', '.join(silent)}"
+        raise BadRequest(f"{rule}; leave it out of --members, or fit to more with --split", param="members")
+    return (table.among([name for name in table.members if name not in silent]) if silent else table), silent
+
+
 def _embedded(order: Order, table: Dense, split: Split) -> tuple[str, Embedded]:
     """Embeddings, and what they are called."""
     name = order.encoder or ("tfidf" if None not in table.texts or table.features is None else "features")
@@ -210,8 +229,13 @@ def _manifest(
     )
 
 
-def add(method: str, member: str, source: Path, outcomes: Path, output: Path, served: Served | None) -> Router:
+def add(
+    method: str, member: str, source: Path, outcomes: Path, output: Path, served: Served | None
+) -> tuple[Router, int]:
     """Keep the router of a folder with one more member, who is learned from few outcomes; nothing is fitted again.
+
+    Returns:
+        It, and how many outcomes with a quality the table has of that member.
 
     Raises:
         BadRequest: the table does not have the member, the router does, or it takes nobody without a fit.
@@ -233,4 +257,4 @@ def add(method: str, member: str, source: Path, outcomes: Path, output: Path, se
     added = {**manifest.settings.get("added", {}), member: {"outcomes": count, "data": digest(outcomes)}}
     changed = {"settings": {**manifest.settings, "added": added}}
     keep(output, method, wider, manifest.model_copy(update=changed))
-    return wider
+    return wider, count

@@ -59,8 +59,13 @@ def add(routers: Mapping[str, type[Routing]], file: Path, given: Mapping[str, An
     (name,) = routers
     if given["source"] is None:
         raise click.UsageError("--add-member needs --from, the folder of the router")
-    router = added(name, given["add_member"], given["source"], given["outcomes"], given["output"], _served(file))
+    member = given["add_member"]
+    router, count = added(name, member, given["source"], given["outcomes"], given["output"], _served(file))
     click.echo(f"{given['output']}: {', '.join(router.members)}")
+    known = (
+        f"was learned from {count} outcomes" if count else "has no outcome with a quality: it counts as a mean member"
+    )
+    click.echo(f"{member} {known}")
 
 
 def _order(routers: Mapping[str, type[Routing]], file: Path, given: Mapping[str, Any]) -> Order:

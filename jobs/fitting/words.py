@@ -53,7 +53,9 @@ def _figures(found: Fitted) -> Cells:
 
 
 def findings(report: Report) -> Iterator[str]:
-    """A sentence for each router: who does not beat the best single member is said not to."""
+    """A sentence for each router, who does not beat the best single member is said not to; and for who is left out."""
+    for member in report.left_out:
+        yield f"{member} was left out: no query that is fitted to has an outcome with a quality of it"
     for found in report.fitted:
         yield _finding(found)
     for name, why in report.refused.items():

@@ -21,6 +21,7 @@ from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router
 from ensemble.errors import BadRequest
 from ensemble.outcomes.curves import hull
+from ensemble.outcomes.splits import Split
 from ensemble.outcomes.table import Outcomes, read
 from jobs.evaluation.routers import divisions, figures, words
 from jobs.evaluation.routers.comparison import Comparison, compared, routers
@@ -199,6 +200,13 @@ def test_queries_with_a_hole_are_fitted_to_and_not_tested_on() -> None:
     (part,) = divisions.divided(encoded, [divisions.by_split(outcomes, 0.5, 0)], 0)
     assert part.test.table.complete.all() and not part.fit.table.complete.all()
     assert len(part.test.table) < N // 2
+
+
+def test_a_member_that_cannot_be_fitted_to_is_refused() -> None:
+    outcomes = table(texts=False, holes=30)
+    encoded = divisions.encoded(outcomes, outcomes.dense(), None)
+    with pytest.raises(BadRequest, match="no query that is fitted to has an outcome with a quality of right"):
+        divisions.divided(encoded, [Split(np.arange(90, 120), np.arange(90))], 0)
 
 
 def test_tfidf_is_fitted_to_nothing_that_is_tested_on() -> None:

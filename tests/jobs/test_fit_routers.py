@@ -171,6 +171,33 @@ def test_members_of_the_table_can_be_left_out(tmp_path: Path) -> None:
     assert manifest_of(tmp_path / "o").members == ("words", "both")
 
 
+def with_silent(path: Path) -> str:
+    """A table that has a third member, of which no answer was graded."""
+    told = list(rows())
+    silent = [{**row, "member": "silent", "quality": None} for row in told[::4]]
+    Outcomes.of(pa.Table.from_pylist([*told, *silent])).write(path)
+    return str(path)
+
+
+def test_of_whom_nothing_is_known_is_left_out_and_told(tmp_path: Path) -> None:
+    silent = with_silent(tmp_path / "silent.parquet")
+    said = fitted("knn_router", "--outcomes", silent, "--output", str(tmp_path / "knn"))
+    assert "silent was left out: no query that is fitted to has an outcome with a quality of it" in said.out
+    assert kept(tmp_path / "knn").members == ("adder", "words") and "beats the best single" in said.out
+    wider = ("--add-member", "silent", "--from", str(tmp_path / "knn"), "--output", str(tmp_path / "wider"))
+    assert (
+        "silent has no outcome with a quality: it counts as" in fitted("knn_router", "--outcomes", silent, *wider).out
+    )
+
+
+@pytest.mark.parametrize("members", ["adder,silent", "silent"])
+def test_of_whom_nothing_is_known_is_not_asked_for_by_name(tmp_path: Path, members: str) -> None:
+    silent, out = with_silent(tmp_path / "silent.parquet"), tmp_path / "out"
+    said = run("knn_router", "--outcomes", silent, "--members", members, "--output", str(out))
+    assert said.status == 2 and "no query that is fitted to has an outcome with a quality of silent" in said.all
+    assert not out.exists()
+
+
 def test_with_nothing_left_out_nothing_is_claimed(outcomes: str, tmp_path: Path) -> None:
     said = fitted("knn_router", "--outcomes", outcomes, "--output", str(tmp_path / "o"), "--split", "1")
     assert "nothing is known" in said.out and manifest_of(tmp_path / "o").metrics == {}
@@ -188,7 +215,8 @@ def test_a_member_is_added_from_few_outcomes(outcomes: str, tmp_path: Path) -> N
     fitted("knn_router", "--outcomes", outcomes, "--output", str(old), "--option", "k=3")
     few = table(tmp_path / "few.parquet", count=10, seed=9, pupil=(1.0, 0.0))
     added = ("knn_router", "--outcomes", few, "--add-member", "pupil", "--from", str(old), "--output", str(new))
-    assert f"{new}: adder, words, pupil" in fitted(*added).out
+    out = fitted(*added).out
+    assert f"{new}: adder, words, pupil\npupil was learned from 10 outcomes" in out
     before, after = kept(old), kept(new, "knn_router")
     assert after.members == ("adder", "words", "pupil") and after.encoder is not None
     x = after.encoder.embed(["48+51=", "capital of city 12 in the land 13"])

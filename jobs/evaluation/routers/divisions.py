@@ -81,7 +81,7 @@ def divided(table: Encoded, found: Sequence[Split], seed: int) -> list[Division]
     """The divisions of splits; queries that lack an outcome of some member are fitted to, but not tested on.
 
     Raises:
-        BadRequest: nothing is left to test on.
+        BadRequest: nothing is left to test on, or a member has no outcome to be fitted to.
     """
     complete = table.view.complete
     return [_division(table, split, complete, seed) for split in found]
@@ -92,6 +92,10 @@ def _division(table: Encoded, split: Split, complete: Bools, seed: int) -> Divis
     if not len(test):
         rule = "no query that is tested on has an outcome of every member; name fewer with --members"
         raise BadRequest(rule, param="members")
+    seen = np.asarray(table.view.observed[split.fit].any(axis=0))
+    if silent := [name for name, known in zip(table.view.members, seen, strict=True) if not known]:
+        rule = f"no query that is fitted to has an outcome with a quality of {', '.join(silent)}"
+        raise BadRequest(f"{rule}; name fewer with --members", param="members")
     embed = _embedding(table, split.fit)
     return Division(*(Training(table=table.view.rows(rows), x=embed[rows], seed=seed) for rows in (split.fit, test)))
 
