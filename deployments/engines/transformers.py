@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 
 from deployments.engines.answering import Answering, NextWork, work_for
 from deployments.engines.batch import Row
@@ -319,7 +320,9 @@ class TransformersEngine(SessionEngine[State]):
 
     def _failed(self, work: Work, error: Exception) -> None:
         if isinstance(error, EnsembleError):
-            failure: EnsembleError = type(error)(error.message, member=self.card.name)
+            # One error may end several works, and who hears of it notes in it the way that it came.
+            failure: EnsembleError = copy(error)
+            failure.member = self.card.name
         else:
             log.error("%s: a pass failed", self.card.name, exc_info=error)
             failure = MemberError(f"{self.card.name} failed: {type(error).__name__}", member=self.card.name)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.errors import EnsembleError, MemberError
+from ensemble.errors import BadAnswer, EnsembleError, MemberError
 from ensemble.member import (
     Append,
     Distribution,
@@ -212,7 +212,9 @@ def _outcome(outcome: Outcome) -> tuple[Any, ...]:
         spent = (usage.calls, usage.prompt_tokens, usage.completion_tokens, str(usage.cost) if usage.cost else "")
         return ("reply", _payload(outcome.payload), outcome.length, spent, outcome.room, float(outcome.seconds))
     if isinstance(outcome, EnsembleError):
-        return ("error", type(outcome).__name__, outcome.message, outcome.param, outcome.member)
+        reason = outcome.reason if isinstance(outcome, BadAnswer) else None
+        told = (outcome.message, outcome.param, outcome.member, reason, outcome.retry_after)
+        return ("error", type(outcome).__name__, *told)
     return ("done",)
 
 
@@ -222,9 +224,13 @@ def _came_out(kind: str, fields: list[Any]) -> Outcome:
         usage = Usage(_int(calls), _int(read), _int(written), Decimal(_str(cost)) if cost else _FREE)
         return Reply(_payload_of(payload), _int(length), usage, _int(room), _float(seconds))
     if kind == "error":
-        name, message, param, member = fields
+        name, message, param, member, reason, retry_after = fields
         # What a newer or extended engine raises is at least a failure of the member.
-        return _errors().get(name, MemberError)(_str(message), param=param, member=member)
+        error = _errors().get(name, MemberError)(_str(message), param=param, member=member)
+        if isinstance(error, BadAnswer):
+            error.reason = _str(reason)
+        error.retry_after = None if retry_after is None else _float(retry_after)
+        return error
     _of("done", kind, fields)
     return None
 

@@ -48,6 +48,7 @@ TEN = st.lists(TOKENS, max_size=10).map(tuple)
 KEYS = st.text(max_size=40)
 FLAGS = st.booleans()
 REALS = st.floats(0, 1e6)
+_OF_ERRORS = ("message", "param", "member", "reason", "retry_after")
 ERRORS: tuple[type[EnsembleError], ...] = (
     EnsembleError,
     errors.ContextTooLong,
@@ -125,7 +126,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
     if isinstance(one, EnsembleError):
-        return (one.message, one.param, one.member) == (other.message, other.param, other.member)
+        return all(getattr(one, name, None) == getattr(other, name, None) for name in _OF_ERRORS)
     if is_dataclass(one):
         return all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
     if isinstance(one, list | tuple):

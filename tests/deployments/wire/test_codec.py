@@ -22,7 +22,7 @@ from deployments.wire.codec import (
     unpack_calls,
     unpack_outcomes,
 )
-from ensemble.errors import MemberError
+from ensemble.errors import BadAnswer, MemberError, Overloaded
 from ensemble.member import Append, Distribution, Exchange, Next, Reply, SyncText
 from ensemble.request import Usage
 from tests.deployments.wire.messages import CALLS, OUTCOMES, FromAPlugIn, same
@@ -53,8 +53,20 @@ def test_an_error_keeps_its_place_in_the_tree() -> None:
     assert received.body() == sent.body()
 
 
+def test_an_error_says_what_it_is_counted_by_and_when_to_ask_again() -> None:
+    (_, counted), (_, refused) = unpack_outcomes(pack_outcomes([(1, BadAnswer("no", reason="nan")), (2, later(1.5))]))
+    assert isinstance(counted, BadAnswer) and counted.reason == "nan"
+    assert isinstance(refused, Overloaded) and refused.retry_after == 1.5
+
+
+def later(seconds: float) -> Overloaded:
+    error = Overloaded("full")
+    error.retry_after = seconds
+    return error
+
+
 def test_an_error_that_only_the_engine_knows_is_a_failure_of_the_member() -> None:
-    message = msgspec.msgpack.encode([(7, "error", "OutOfCards", "none is left", None, "m")])
+    message = msgspec.msgpack.encode([(7, "error", "OutOfCards", "none is left", None, "m", None, None)])
     ((_, received),) = unpack_outcomes(message)
     assert type(received) is MemberError
     assert (received.message, received.member) == ("none is left", "m")
