@@ -121,8 +121,8 @@ class _Peer(Connection[tuple[int, Outcome]]):
         self._loop.call_later(GONE, self._expect_welcome)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for call in list(self._calls.values()):
-            call.cancel()
+        for number in list(self._calls):
+            self._give_up(number)
         self._leaving = self._loop.create_task(self._left())
 
     async def _left(self) -> None:
@@ -159,13 +159,19 @@ class _Peer(Connection[tuple[int, Outcome]]):
         operation = call.operation
         if isinstance(operation, Hold):
             self._keys.add(call.key)
-        elif not isinstance(operation, Cancel):
+        elif isinstance(operation, Cancel):
+            self._give_up(call.number)
+        elif call.number in self._calls:
+            raise Malformed("two calls of one number")
+        else:
             task = self._loop.create_task(self._answered(call.number, call.key, operation))
             self._calls[call.number] = task
-            # Not in the task: one that is cancelled before its first step never runs.
             task.add_done_callback(lambda _: self._calls.pop(call.number, None))
-        elif call.number in self._calls:
-            self._calls[call.number].cancel()
+
+    def _give_up(self, number: int) -> None:
+        task = self._calls.pop(number, None)
+        if task is not None:
+            task.cancel()
 
     async def _answered(self, number: int, key: str, operation: Exchange | Fork | Close) -> None:
         outcome: Outcome
@@ -173,6 +179,11 @@ class _Peer(Connection[tuple[int, Outcome]]):
             outcome = await self._carried_out(key, operation)
         except EnsembleError as error:
             outcome = error
+        except asyncio.CancelledError:
+            if number not in self._calls:
+                raise
+            # The driver waits for it still.
+            outcome = MemberError("the engine gave the call up")
         except Exception as error:
             log.error("a call failed", exc_info=error)
             outcome = MemberError(f"the engine failed: {type(error).__name__}")

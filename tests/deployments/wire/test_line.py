@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from deployments.wire import connection
+from deployments.wire.codec import Call
 from deployments.wire.line import Line
 from deployments.wire.server import Address, Server
 from ensemble.concurrency import together
@@ -240,6 +241,30 @@ async def test_a_call_given_up_before_it_has_begun_leaves_nothing_behind(
     (peer,) = server._peers
     assert await comes_true(lambda: not peer._calls)
     assert not line._waiting
+
+
+async def test_a_call_that_the_engine_gives_up_by_itself_is_answered(line: CountedLine, recorder: Recorder) -> None:
+    async def given_up(session: str, exchange: Exchange) -> Reply:
+        never: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(never.cancel)
+        return await never
+
+    recorder.exchange = given_up  # type: ignore[method-assign]
+    async with asyncio.timeout(SOON):
+        with pytest.raises(MemberError, match="gave the call up"):
+            await line.exchange("m/1", Exchange(1))
+    await line.fork("m/1", "m/2")
+
+
+async def test_a_driver_that_gives_two_calls_one_number_is_cut_off(server: Server, recorder: Recorder) -> None:
+    recorder.hold = asyncio.Event()
+    async with connected(server.address) as line:
+        line.say(Call(1, "m/1", Exchange(1)))
+        assert await comes_true(lambda: len(recorder.heard) == 1)
+        line.say(Call(1, "m/2", Exchange(2)))
+        assert await comes_true(lambda: not line.connected)
+    assert await comes_true(lambda: recorder.closed == ["m/1"])
+    assert (recorder.cancelled, len(recorder.heard)) == ([1], 2)
 
 
 async def test_an_answer_to_what_was_given_up_disturbs_nobody(line: CountedLine, recorder: Recorder) -> None:
