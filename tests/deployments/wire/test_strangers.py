@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from deployments.wire import connection
 from deployments.wire import server as server_module
 from deployments.wire.codec import Call, pack_calls, unpack_outcomes
 from deployments.wire.server import Server
@@ -117,6 +118,20 @@ async def test_who_does_not_read_is_not_listened_to(recorder: Recorder, monkeypa
                 answered += (number for number, _ in unpack_outcomes(message))
         assert answered == list(range(1, 101))
         writer.close()
+
+
+async def test_who_does_not_read_holds_up_no_shutdown(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that has stopped is told what is left to tell as long as a lost machine would be waited for."""
+    monkeypatch.setattr(connection, "GONE", 2.0)
+    recorder.answer = lambda exchange: np.zeros(2**22, np.float32)  # 16 MB, more than the kernel keeps
+    server = await Server.listen("127.0.0.1", recorder)
+    reader, writer = await asyncio.open_connection(server.address.host, server.address.port, limit=2**10)
+    writer.write(framed(server.address.token) + framed(pack_calls([Call(1, "m/1", Exchange(1))])))
+    assert await comes_true(lambda: recorder.heard)
+    async with asyncio.timeout(8):
+        await server.shut()
+    assert recorder.closed == ["m/1"]
+    writer.close()
 
 
 async def answer(server: Server, said: bytes) -> bytes:
