@@ -125,7 +125,7 @@ async def test_who_does_not_read_holds_up_no_shutdown(recorder: Recorder, monkey
     monkeypatch.setattr(connection, "GONE", 2.0)
     recorder.answer = lambda exchange: np.zeros(2**22, np.float32)  # 16 MB, more than the kernel keeps
     server = await Server.listen("127.0.0.1", recorder)
-    reader, writer = await asyncio.open_connection(server.address.host, server.address.port, limit=2**10)
+    _, writer = await asyncio.open_connection(server.address.host, server.address.port, limit=2**10)
     writer.write(framed(server.address.token) + framed(pack_calls([Call(1, "m/1", Exchange(1))])))
     assert await comes_true(lambda: recorder.heard)
     async with asyncio.timeout(8):
