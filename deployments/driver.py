@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,11 @@ from ensemble.errors import BadRequest, EnsembleError
 from ensemble.failures.policy import Policy
 from ensemble.judges.judge import Judge
 from ensemble.member import Capability
-from ensemble.request import Budget, Event, Request
+from ensemble.method import Stage, named
+from ensemble.request import Budget, Event, Request, Sampling
+
+_PATIENCE = 20.0
+"""Seconds that a driver which starts waits for members to answer; it starts without them all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,7 @@ class EnsembleReplica:
             encoders=await encoders_of(encoders, settings.encoder),
             untold=tally.note,
         )
+        await _rehearsed(self._ensemble)
         self._office = await Office.opened(settings.name, self._ensemble.prepared, keeper)
         self._reception = Reception(
             self._ensemble,
@@ -141,9 +147,21 @@ async def _warmed(member: RemoteMember) -> None:
     if Capability.SESSIONS not in member.card.capabilities:
         return
     # What is wrong with a member is told to requests; a driver starts without it.
-    with suppress(EnsembleError):
-        async with await member.start(Request(prompt=".")) as session:
+    with suppress(EnsembleError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE), await member.start(Request(prompt=".")) as session:
             await session.exchange()
+
+
+async def _rehearsed(ensemble: Ensemble) -> None:
+    """Write one token where members co-decode, so that tables over their vocabularies are there when requests come.
+
+    They take up to a second to make, for which all other answers of this driver would stand still.
+    """
+    if named(ensemble.method).stage not in (Stage.TOKEN, Stage.SPAN):
+        return
+    with suppress(EnsembleError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            await ensemble.answer(Request(prompt=".", sampling=Sampling(max_tokens=1)))
 
 
 async def _connected(
