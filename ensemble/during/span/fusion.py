@@ -78,6 +78,8 @@ class SharpenedAverage(Rule):
 class SharpenedUnion(UnionTopK):
     """The rule of UniTE, sharpened."""
 
+    averages = False
+
     def __init__(self, weights: Mapping[int, float], topk: int, sampling: Sampling, sharpening: Sharpening) -> None:
         super().__init__(UniteOptions(topk=min(topk, _NOMINEES), listed=topk), weights, sampling)
         self._sharpening = sharpening

@@ -196,6 +196,8 @@ class ConsistentLists(Rule):
 class ConsistentUnion(UnionTopK):
     """The shares of UniTE, made robust."""
 
+    averages = False
+
     def __init__(self, switch: _Switch, members: int, sampling: Sampling) -> None:
         topk = switch.options.topk
         weights = dict.fromkeys(range(members), 1.0)

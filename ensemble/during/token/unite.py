@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,7 +16,7 @@ from ensemble.distributions import likeliest
 from ensemble.during.token.drafting.drafts import Drafting
 from ensemble.during.token.drafting.rulings import DraftRule, Ruling, row_of
 from ensemble.during.token.drafting.speculation import admit_drafting, check_drafting, speculative
-from ensemble.during.token.election.ballot import Ballot, favourite
+from ensemble.during.token.election.ballot import Ballot, decided, favourite
 from ensemble.during.token.election.beginnings import Beginnings
 from ensemble.during.token.election.certificate import weighted
 from ensemble.during.token.election.strings import (
@@ -24,6 +24,7 @@ from ensemble.during.token.election.strings import (
     Spelling,
     certain,
     known_masses,
+    leader,
     logsum,
     nominated,
     shares_within,
@@ -120,6 +121,9 @@ class Unite(Method[UniteOptions]):
 class UnionTopK(DraftRule):
     """The rule of UniTE."""
 
+    averages: ClassVar[bool] = True
+    """Whether the string with the largest weighted mean of shares is written, however small the mean."""
+
     def __init__(self, options: UniteOptions, weights: Mapping[int, float], sampling: Sampling) -> None:
         self._options = options
         self._weights = weights
@@ -130,7 +134,7 @@ class UnionTopK(DraftRule):
     async def elect(self, panel: Panel, position: int) -> Decision:
         listed = await panel.next(dict.fromkeys(self._seats, self.listed))
         union = panel.union(self._seats)
-        if (decision := self.favourite(union, listed)) is not None:
+        if (decision := self.favourite(union, listed) or self._led(union, listed)) is not None:
             return decision
         listed, classes = await self._nominations(panel, union, listed)
         spellings = await self._spellings(panel, union, classes)
@@ -193,6 +197,15 @@ class UnionTopK(DraftRule):
         if not self._plain or self._options.fidelity == "reference":
             return None
         return favourite(union, self._weights, [(d.ids, np.exp(d.logprobs[:2])) for d in listed.values()])
+
+    def _led(self, union: Union, listed: Mapping[int, Distribution]) -> Decision | None:
+        """The string that leads by what members nominated alone; ``None`` without one, or where it is not enough."""
+        masked = self._options.duplicates == "mask" and self._options.fidelity == "fixed"
+        if not (self.averages and self._plain and masked):
+            return None
+        told = list(listed.values())
+        class_ = leader(union, told, list(self._weights.values()), self._options.topk)
+        return None if class_ is None else decided(union, self._weights, class_, [(d.ids, d.logprobs) for d in told])
 
     def clear(self, listed: Mapping[int, Distribution], spellings: Mapping[int, Spelling]) -> Floats | None:
         """Shares as far as the lists tell them, shape [M, S], if whatever look-ups would add leaves the same winner.

@@ -86,6 +86,23 @@ def favourite(union: Union, weights: Mapping[int, float], told: Sequence[tuple[I
     )
 
 
+def decided(union: Union, weights: Mapping[int, float], class_: int, told: Sequence[tuple[Ids, Floats]]) -> Decision:
+    """A class that is known to win, as a decision; shares are of what members have told.
+
+    Args:
+        weights: of each member, by seat.
+        told: per member: ids and their log-probabilities.
+    """
+    spelling: dict[int, tuple[int, ...]] = {}
+    shares = dict.fromkeys(weights, 0.0)
+    for member, ((seat, weight), (known, logprobs)) in enumerate(zip(weights.items(), told, strict=True)):
+        if ids := union.ids(member, class_):
+            named = known == ids[0] if len(ids) == 1 else np.isin(known, ids)
+            shares[seat] = weight * float(np.exp(logprobs[named]).sum())
+            spelling[seat] = likeliest_spelling(ids, known, logprobs)
+    return Decision(text=union.bytes_of(class_), spelling=spelling, shares=shares, logprob=log(sum(shares.values())))
+
+
 def likeliest_spelling(ids: tuple[int, ...], known: Ids, masses: Floats) -> tuple[int, ...]:
     """Of several ids for one class the likeliest of those known, else the first; empty without one.
 

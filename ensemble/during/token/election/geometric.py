@@ -140,6 +140,8 @@ def pooled(union: Union, seen: Tally, evidence: Sequence[Evidence], pooling: Poo
 class GeometricUnion(UnionTopK):
     """The shares of UniTE, combined by their weighted geometric mean: for members of different vocabularies."""
 
+    averages = False
+
     def ballot(self, union: Union, classes: Ids, masses: Floats, told: Sequence[tuple[Ids, Floats]]) -> Ballot:
         mean = np.exp(self._logs(masses) - self._logs(masses).max())
         return Ballot(union, self._weights, classes, masses, mean / mean.sum(), told)

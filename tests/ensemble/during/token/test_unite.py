@@ -12,12 +12,12 @@ from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, greedy, mean, shown,
 
 from ensemble.distributions import likeliest, log_softmax
 from ensemble.during.token.election.beginnings import Beginnings
-from ensemble.during.token.election.strings import certain, nominated, shares_within, spelling
+from ensemble.during.token.election.strings import certain, leader, nominated, shares_within, spelling
 from ensemble.errors import BadAnswer, ConfigurationError
-from ensemble.member import Floats
+from ensemble.member import Distribution, Floats
 from ensemble.request import Request, Sampling
 from ensemble.testing import LocalMember, TinyMember
-from ensemble.vocabulary import Union
+from ensemble.vocabulary import Ids, Union, Vocabulary
 
 Q = "ab"
 STRINGS = [b" London", b" Par", b" Paris"]
@@ -105,6 +105,58 @@ def test_a_clear_column_wins_whatever_is_missing(seed: int, members: int, string
     for _ in range(20 if column is not None else 0):
         real = masses + missing * rng.choice([0.0, 0.5, 1.0], missing.shape)
         assert int((weights @ (real / real.sum(axis=1, keepdims=True))).argmax()) == column
+
+
+PEAKED = [[0.5, 0.3, 0.1, 0.05, 0.03, 0.02], [0.1, 0.8, 0.05, 0.03, 0.01, 0.01]]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 4), st.floats(0.2, 4))
+def test_a_leader_wins_whatever_look_ups_add(seed: int, members: int, topk: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    letters = [bytes([65 + i]) for i in range(9)]
+    vocabularies = [
+        Vocabulary((*rng.choice(letters, 5).tolist(), CONTROL, b""), frozenset({6})) for _ in range(members)
+    ]
+    union, weights = Union(vocabularies), rng.dirichlet(np.ones(members))
+    listed = [likeliest(log_softmax(spread * rng.normal(size=7)), topk + 1) for _ in vocabularies]
+    class_ = leader(union, listed, weights.tolist(), topk)
+    classes = nominated(union, listed, topk)
+    for _ in range(10 if class_ is not None else 0):
+        real = np.stack([scores(union, m, told, classes, topk, rng) for m, told in enumerate(listed)])
+        assert classes[(weights @ (real / real.sum(axis=1, keepdims=True))).argmax()] == class_
+
+
+def scores(union: Union, member: int, told: Distribution, classes: Ids, topk: int, rng: np.random.Generator) -> Floats:
+    """What a member may hold of each string: what it has listed, and anything that is left for what it has not."""
+    masses = dict(zip(told.ids[:topk].tolist(), told.probabilities[:topk].tolist(), strict=True))
+    least, left = min(masses.values()), max(0.0, 1 - sum(masses.values()))
+    found = np.zeros(len(classes))
+    for place, class_ in enumerate(classes.tolist()):
+        ids = union.ids(member, class_) or (-1 - place,)
+        for unknown in [i for i in ids if i not in masses]:
+            masses[unknown] = min(left, least) * rng.choice([0.0, 0.5, 1.0])
+            left -= masses[unknown]
+        found[place] = sum(masses[i] for i in ids)
+    return found
+
+
+def test_members_of_different_favourites_may_have_a_leader() -> None:
+    vocabularies = [Vocabulary((b"a", b"b", b"c", b"d", b"e", b"")), Vocabulary((b"a", b"b", b"x", b"y", b"z", b""))]
+    union, listed = Union(vocabularies), [likeliest(np.log(row), 4) for row in PEAKED]
+    assert union.bytes_of(leader(union, listed, [0.5, 0.5], 4) or 0) == b"b"
+    assert leader(union, listed, [0.5, 0.5], 1) is None, "what one nominates the other may hold nearly as likely"
+    assert leader(union, listed, [0.75, 0.25], 4) is None, "0.4 and 0.425 are too close for what is not listed"
+
+
+async def test_a_leader_takes_no_look_ups_and_no_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = table("a", (b"x", b"y", b"xz", b"q", b""), [[0.5, 0.4, 0.05, 0.05, 0.0]])
+    b = table("b", (b"x", b"y", b"yy", b"r", b""), [[0.1, 0.8, 0.05, 0.05, 0.0]])
+    for member in (a, b):
+        monkeypatch.setattr(member, "tokenise", None)
+    answer = await unite([a, b], topk=3).answer(Request.of("?", max_tokens=1))
+    assert answer.text == "y"
+    ((_, credits),) = answer.choices[0].credits
+    assert credits == pytest.approx({"a": 1 / 3, "b": 2 / 3})
 
 
 @given(st.integers(0, 2**16), st.integers(1, 6), st.sampled_from(["keep", "mask"]))
