@@ -213,8 +213,8 @@ def _outcome(outcome: Outcome) -> tuple[Any, ...]:
         return ("reply", _payload(outcome.payload), outcome.length, spent, outcome.room, float(outcome.seconds))
     if isinstance(outcome, EnsembleError):
         reason = outcome.reason if isinstance(outcome, BadAnswer) else None
-        told = (outcome.message, outcome.param, outcome.member, reason, outcome.retry_after)
-        return ("error", type(outcome).__name__, *told)
+        later = None if outcome.retry_after is None else float(outcome.retry_after)
+        return ("error", type(outcome).__name__, outcome.message, outcome.param, outcome.member, reason, later)
     return ("done",)
 
 
@@ -224,15 +224,22 @@ def _came_out(kind: str, fields: list[Any]) -> Outcome:
         usage = Usage(_int(calls), _int(read), _int(written), Decimal(_str(cost)) if cost else _FREE)
         return Reply(_payload_of(payload), _int(length), usage, _int(room), _float(seconds))
     if kind == "error":
-        name, message, param, member, reason, retry_after = fields
-        # What a newer or extended engine raises is at least a failure of the member.
-        error = _errors().get(name, MemberError)(_str(message), param=param, member=member)
-        if isinstance(error, BadAnswer):
-            error.reason = _str(reason)
-        error.retry_after = None if retry_after is None else _float(retry_after)
-        return error
+        return _failure(*fields)
     _of("done", kind, fields)
     return None
+
+
+def _failure(name: Any, message: Any, param: Any, member: Any, reason: Any, later: Any) -> EnsembleError:
+    # What a newer or extended engine raises is at least a failure of the member.
+    kind = _errors().get(name, MemberError)
+    try:
+        error = kind(_str(message), param=param, member=member)
+    except TypeError:  # a plug-in's, which is made of other things
+        error = MemberError(_str(message), param=param, member=member)
+    if isinstance(error, BadAnswer):
+        error.reason = _str(reason)
+    error.retry_after = None if later is None else _float(later)
+    return error
 
 
 def _payload(payload: Payload) -> Any:

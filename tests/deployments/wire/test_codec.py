@@ -59,6 +59,24 @@ def test_an_error_says_what_it_is_counted_by_and_when_to_ask_again() -> None:
     assert isinstance(refused, Overloaded) and refused.retry_after == 1.5
 
 
+def test_whole_seconds_are_seconds() -> None:
+    ((_, refused),) = unpack_outcomes(pack_outcomes([(1, later(2))]))
+    assert isinstance(refused, Overloaded) and refused.retry_after == 2
+
+
+class Particular(MemberError):
+    """A plug-in's error that is made of other things than a message."""
+
+    def __init__(self, card: str, *, hand: int) -> None:
+        super().__init__(f"{card} of {hand} cannot be played", member="m")
+
+
+def test_an_error_that_is_made_otherwise_breaks_no_line() -> None:
+    ((_, received),) = unpack_outcomes(pack_outcomes([(1, Particular("ace", hand=5))]))
+    assert type(received) is MemberError
+    assert (received.message, received.member) == ("ace of 5 cannot be played", "m")
+
+
 def later(seconds: float) -> Overloaded:
     error = Overloaded("full")
     error.retry_after = seconds
