@@ -104,7 +104,7 @@ def _token_level(context: click.Context, method: str, file: Path, given: Mapping
         share = 0.8 if fitting.compares else 0.0
     names = tuple(name.strip() for name in given["members"].split(",") if name.strip())
     with _told(), interruptible():
-        artifacts = run(fitting, method, configuration, names, {**given, "split": share})
+        artifacts = run(method, configuration, names, {**given, "split": share})
     for member, artifact in artifacts.items():
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(artifact.manifest.metrics.items()))
         click.echo(f"{given['output'] / member}" + (f": {figures}" if figures else ""))
@@ -142,7 +142,7 @@ def _only(context: click.Context, what: str, *inapplicable: str) -> None:
 
 
 def run(
-    fitting: Fit, method: str, configuration: Configuration, names: Sequence[str], given: Mapping[str, Any]
+    method: str, configuration: Configuration, names: Sequence[str], given: Mapping[str, Any]
 ) -> Mapping[str, Artifact]:
     """Fit, and save what was fitted below the output folder, by member.
 
@@ -153,6 +153,7 @@ def run(
     from ensemble.artifacts import save
     from jobs.fitting.fit import options_for
 
+    fitting = _fit(method)
     _check(fitting, method, names, given["data"])
     options = options_for(fitting, method, options_of(given["options"]))
     artifacts = asyncio.run(_fitted(fitting, configuration, names, options, given))
