@@ -73,7 +73,10 @@ class BestRoute(Routing):
         armed = _armed(table, arms, options.selector)
         labels = np.stack([_label(table, arm, reference, options) for arm in arms], axis=1)
         place = next(i for i, arm in enumerate(arms) if (arm.column, arm.made) == (reference, 1))
-        head = Match.fit(training.x, labels, place, _chains(arms), penalty=options.penalty, seed=training.seed)
+        right = table.quality[:, reference]
+        head = Match.fit(
+            training.x, labels, place, _chains(arms), penalty=options.penalty, right=right, seed=training.seed
+        )
         return Router(armed.members, place, head, known(replace(training, table=armed)))
 
 

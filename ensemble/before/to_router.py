@@ -52,7 +52,13 @@ class ToRouter(Routing):
         assert isinstance(options, ToRouterFit)
         table = training.table
         rewards = reward(table.quality, table.cost, options.price)
-        label = soft(rewards, options.temperature * scale(rewards))
+        temperature = options.temperature * scale(rewards)
+        label = soft(rewards, temperature)
         if (~np.isnan(label)).sum(axis=1).max(initial=0) < 2:
             raise BadRequest("no query of the table was put to two members; to_router learns from how they compare")
-        return Router(table.members, table.best, Softmax.fit(training.x, label, options.penalty), known(training))
+        head = Softmax.fit(training.x, label, options.penalty)
+        if temperature > 0:
+            # A newcomer's qualities are held against rewards: it is taken to cost what the others do.
+            spent = float(np.nanmean(table.quality - rewards))
+            head = head.over(training.x, rewards + spent, temperature)
+        return Router(table.members, table.best, head, known(training))

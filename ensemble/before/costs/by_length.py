@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,17 +49,17 @@ class LengthCosts(Costs, kind="length-costs"):
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return np.asarray(tokens[:, None] * self.prices[:, 0] + self.lengths(x) * self.prices[:, 1])
 
-    def widen(self, cost: float) -> LengthCosts:
-        """The new member writes one token at the mean cost, whatever is asked: no length of its answers is known."""
-        if not self.money:
-            raise NeedsFit("costs that are lengths take no member without a fit: money says no length")
-        one = np.append(np.full(len(self.out), _NEVER), np.log1p(1.0))
-        return LengthCosts(
-            np.vstack([self.vectors, one]),
-            self.hidden,
-            self.out,
-            np.vstack([self.prices, [0.0, np.nan_to_num(cost)]]),
-            np.append(self.most, 1.0),
+    def widen(self, cost: float, length: float = float("nan")) -> LengthCosts:
+        """The new member writes its mean length whatever is asked; of costs that are money, one token at their mean."""
+        if not self.money and np.isnan(length):
+            raise NeedsFit("costs are lengths of answers, and the table tells no output_tokens of the newcomer")
+        length, price = (1.0, np.nan_to_num(cost)) if self.money else (length, self.prices[0, 1])
+        one = np.append(np.full(len(self.out), _NEVER), np.log1p(length))
+        return replace(
+            self,
+            vectors=np.vstack([self.vectors, one]),
+            prices=np.vstack([self.prices, [0.0, price]]),
+            most=np.append(self.most, length),
         )
 
 

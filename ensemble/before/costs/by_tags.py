@@ -29,7 +29,7 @@ class TagCosts(Costs, kind="tag-costs"):
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return self.tagger.weights(x) @ self.means
 
-    def widen(self, cost: float) -> TagCosts:
+    def widen(self, cost: float, length: float = float("nan")) -> TagCosts:
         column = np.full((len(self.means), 1), np.nan_to_num(cost))
         return TagCosts(self.tagger, np.hstack([self.means, column]))
 

@@ -29,8 +29,8 @@ class Costs(Part):
             tokens: [n], tokens that a prompt holds, counted or estimated.
         """
 
-    def widen(self, cost: float) -> Costs:
-        """The same with one more member, last, of whom a mean cost is known (NaN: nothing is).
+    def widen(self, cost: float, length: float = float("nan")) -> Costs:
+        """The same with one more member, last, of whom a mean cost and a mean length of answers are known (NaN: not).
 
         Raises:
             NeedsFit: this kind takes nobody without a fit.
@@ -52,7 +52,7 @@ class MeanCosts(Costs, kind="mean-costs"):
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return np.broadcast_to(self.means, (len(x), len(self.means)))
 
-    def widen(self, cost: float) -> MeanCosts:
+    def widen(self, cost: float, length: float = float("nan")) -> MeanCosts:
         return MeanCosts(np.append(self.means, np.nan_to_num(cost)))
 
 
@@ -85,7 +85,7 @@ class TokenCosts(Costs, kind="token-costs"):
     def of(self, x: Floats, tokens: Floats) -> Floats:
         return tokens[:, None] * self.prices[:, 0] + self.lengths(x) * self.prices[:, 1]
 
-    def widen(self, cost: float) -> TokenCosts:
+    def widen(self, cost: float, length: float = float("nan")) -> TokenCosts:
         """The new member writes one token at the mean cost, whatever is asked: no length of its answers is known."""
         one = np.zeros((len(self.weights), 1))
         one[-1] = np.log1p(1.0)

@@ -20,7 +20,7 @@ from ensemble.before.routing.method import Routing
 from ensemble.before.routing.router import Router
 from ensemble.errors import BadRequest
 from ensemble.outcomes.bootstrap import apart
-from ensemble.outcomes.dense import Dense, Floats, Ints
+from ensemble.outcomes.dense import Dense, Floats, Ints, mean_observed
 from ensemble.outcomes.references import CHANCE, ORACLE, SINGLE, Taken, references
 
 
@@ -196,6 +196,5 @@ def widened(router: Router, member: str, table: Dense, x: Floats) -> Router:
         raise BadRequest(f"the table has no outcomes of {member!r}; it has: {has}", param="add_member")
     own = table.among([member])
     seen = own.observed[:, 0]
-    costs = own.cost[~np.isnan(own.cost)]
-    mean = float(costs.mean()) if len(costs) else float("nan")
-    return router.widened(member, x[seen], own.quality[seen, 0].astype(float), mean)
+    cost, length = (float(mean_observed(values)[0]) for values in (own.cost, own.output_tokens))
+    return router.widened(member, x[seen], own.quality[seen, 0].astype(float), cost, length)

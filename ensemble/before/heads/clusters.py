@@ -7,12 +7,11 @@ it had been there at the fit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
-from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.targets.labels import soft
 from ensemble.before.targets.tags import Tagger
 from ensemble.outcomes.dense import Floats
@@ -62,7 +61,7 @@ class TagMeans(Head, kind="tag-means"):
         self.sums[:, outcome.member] += credit * outcome.quality
         self.counts[:, outcome.member] += credit
 
-    def widen(self, x: Floats, quality: Floats) -> TagMeans:
+    def widen(self, x: Floats, quality: Floats) -> Self:
         """Starts with one observation, of its own mean quality or else the members' mean, spread over the tags."""
         size = len(self.sums)
         mean = quality.mean() if len(quality) else smooth(self.sums, self.counts, 1.0).mean()
@@ -81,9 +80,6 @@ class TagWinners(TagMeans, kind="tag-winners"):
     def values(self) -> Floats:
         return soft(self.means, 0.0)
 
-    def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NeedsFit("a member that may become a tag's best changes the others' scores")
-
 
 @dataclass
 class TagTop(TagMeans, kind="tag-top"):
@@ -98,9 +94,6 @@ class TagTop(TagMeans, kind="tag-top"):
         means = self.means
         good = (means >= self.least) | (means == means.max(axis=1, keepdims=True))
         return np.where(good, means, 0.0)
-
-    def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NeedsFit("a member that may become a cluster's best changes the others' scores")
 
 
 @dataclass
@@ -131,8 +124,20 @@ class TagRanks(TagMeans, kind="tag-ranks"):
             self.money[:, outcome.member] += credit * outcome.cost
             self.paid[:, outcome.member] += credit
 
-    def widen(self, x: Floats, quality: Floats) -> TagMeans:
-        raise NeedsFit("a member that is ranked among the others changes their scores")
+    def widen(self, x: Floats, quality: Floats) -> Self:
+        """Until it is told, the new member's cost under a tag is the mean of the others'."""
+        wider = super().widen(x, quality)
+        if self.money is None or self.paid is None:
+            return wider
+        costs = smooth(self.money, self.paid, 0.0).mean(axis=1, keepdims=True)
+        return replace(wider, money=np.hstack([self.money, costs]), paid=np.hstack([self.paid, np.ones_like(costs)]))
+
+    def priced(self, cost: float) -> Self:
+        if self.money is None or self.paid is None:
+            return self
+        money, paid = self.money.copy(), self.paid.copy()
+        money[:, -1], paid[:, -1] = cost, 1.0
+        return replace(self, money=money, paid=paid)
 
 
 @dataclass

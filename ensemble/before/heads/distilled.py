@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ensemble.before.heads.clusters import TagMeans
@@ -31,6 +31,14 @@ class Distilled(Head, kind="distilled"):
 
     def scores(self, x: Floats) -> Floats:
         return self.student.scores(x)
+
+    def widen(self, x: Floats, quality: Floats) -> Distilled:
+        """The newcomer's labels are made as the others' were, where the tag means stand for their qualities."""
+        tags = self.tags.widen(x, quality)
+        told = tags.scores(x)
+        told[:, -1] += self.beta * (quality - told[:, -1])
+        student = self.student.joined(x, soft(told, self.temperature)[:, -1])
+        return replace(self, student=student, tags=tags)
 
     def learn(self, outcome: Outcome) -> None:
         """One step towards the label that the outcome makes, then the tag means take it in.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from ensemble.before.heads.cells import Cells
 from ensemble.before.heads.head import Head, Outcome, Preference
 from ensemble.before.heads.nearest import Search, appended_to, indexed, nearest
 from ensemble.before.heads.store import appended
-from ensemble.before.solvers.strengths import START, elo_step, win_share
+from ensemble.before.solvers.strengths import START, elo_step, win_share, won
 from ensemble.before.targets.battles import Battles, expected_score
 from ensemble.outcomes.dense import Floats, Ints
 
@@ -21,6 +21,8 @@ _FEW = 16
 """Up to so many queries a loop over plain numbers is faster than steps of arrays."""
 _SCALE = np.log(10) / 400
 """Log-odds of a rating point."""
+_FAR, _HALVINGS = 2000.0, 50
+"""Rating points beyond those of all others within which a newcomer is placed, and steps of the search."""
 
 
 @dataclass
@@ -166,6 +168,29 @@ class Elo(Head, kind="elo"):
         score = expected_score(outcome.quality, float(self.expected[other]))
         self._append(outcome.x, outcome.member, other, score)
 
+    def widen(self, x: Floats, quality: Floats) -> Elo:
+        """The newcomer starts from the rating at which it would do against the others as its outcomes say, and one tie
+        with a mean member. Each outcome is stored as a battle with everybody, which moves local ratings alone."""
+        known, fought, rows = self.overall, self.fought, np.asarray(x, np.float32).reshape(len(x), self.x.shape[1])
+        got = (1 + np.asarray(quality)[:, None] - self.expected) / 2
+        start = _rating(known, (0.5 + float(got.mean(axis=1).sum())) / (1 + len(quality)))
+        mean = float(quality.mean()) if len(quality) else float(self.expected.mean())
+        store = np.concatenate([self.x[: self.count], rows])
+        return replace(
+            self,
+            x=store,
+            begins=np.append(self.begins[: self.count], fought + len(known) * np.arange(len(x))),
+            first=np.append(self.first[:fought], np.full(got.size, len(known), self.first.dtype)),
+            second=np.append(self.second[:fought], np.tile(np.arange(len(known)), len(x)).astype(self.second.dtype)),
+            score=np.append(self.score[:fought], got),
+            ratings=np.append(self.ratings, start),
+            averages=np.append(self.averages, start),
+            expected=np.append(self.expected, mean),
+            count=len(store),
+            fought=fought + got.size,
+            cells=self.cells and self.cells.extended(store),
+        )
+
     def _append(self, x: Floats, first: int, second: int, score: float) -> None:
         self.x = appended(self.x, self.count, x)
         self.begins = appended(self.begins, self.count, self.fought)
@@ -174,6 +199,15 @@ class Elo(Head, kind="elo"):
             setattr(self, name, appended(getattr(self, name), self.fought, value))
         self.cells = appended_to(self.search, self.x[: self.count], self.cells)
         self._fight(self.fought + 1)
+
+
+def _rating(known: Floats, share: float) -> float:
+    """The rating at which the mean probability of beating members of these ratings is a share, by bisection."""
+    low, high = float(known.min()) - _FAR, float(known.max()) + _FAR
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if won(_SCALE * (middle - known)).mean() < share else (low, middle)
+    return (low + high) / 2
 
 
 def _alone(overall: Floats, first: Ints, second: Ints, score: Floats, step: float) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -74,8 +74,11 @@ class Factors(Head, kind="factors"):
         if self.quality.learns:
             self.quality.learn(outcome)
 
+    def priced(self, cost: float) -> Self:
+        return replace(self, cost=np.append(self.cost[:-1], cost))
+
     def widen(self, x: Floats, quality: Floats) -> Factors:
-        """Cost and latency of the new member are not known until it has answered; the scale of the others stands."""
+        """Latency of the new member is not known until it has answered, and cost until it is told."""
         return replace(
             self,
             quality=self.quality.widen(x, quality),

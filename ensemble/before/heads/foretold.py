@@ -6,7 +6,7 @@ highest confidence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -48,6 +48,11 @@ class Foretold(Head, kind="foretold"):
     def scores(self, x: Floats) -> Floats:
         told = self.confidences.scores(x)
         return -np.abs(told - self.regression.scores(told))
+
+    def widen(self, x: Floats, quality: Floats) -> Foretold:
+        """The newcomer is held against the confidence that the others' foretell; its own foretells nothing."""
+        weights = np.insert(self.regression.weights, -1, 0.0, axis=0)
+        return Foretold(self.confidences.widen(x, quality), replace(self.regression, weights=weights))
 
     def learn(self, outcome: Outcome) -> None:
         if self.confidences.learns:

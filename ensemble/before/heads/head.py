@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from ensemble.before.routing.parts import NeedsFit, Part
 from ensemble.outcomes.dense import Floats
@@ -71,7 +71,9 @@ class Head(Part):
         raise NotImplementedError(f"heads of kind {self.kind} do not learn from preferences")
 
     def widen(self, x: Floats, quality: Floats) -> Head:
-        """The same head with one more member, last, known from few outcomes only: no other member's scores change.
+        """The same head with one more member, last, known from few outcomes only: what it knows of the others stays.
+
+        So their scores do, unless scores are shares, ranks or wins, in which one more takes part.
 
         Args:
             x: [k, d], queries that it has answered, k ≥ 0.
@@ -81,3 +83,7 @@ class Head(Part):
             NeedsFit: this kind takes nobody without a fit.
         """
         raise NeedsFit(f"heads of kind {self.kind} take no member without a fit")
+
+    def priced(self, cost: float) -> Self:
+        """The same head, told what an answer of its last member costs on average; most do not ask."""
+        return self

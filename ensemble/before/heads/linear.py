@@ -13,9 +13,12 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.solvers import convex, newcomer
 from ensemble.outcomes.dense import Floats
 
+_LEVELLED = 10.0
+"""Penalty of the regression that says what a newcomer is held against; of rows of unit length."""
 _FEW = 5
 """Rows that are too few to hold some out."""
 RATE = 0.05
@@ -149,6 +152,12 @@ class Logistic(Linear, kind="logistic"):
 class Softmax(Linear, kind="softmax"):
     """Members share one unit of probability: a score says who is the one to ask, not how well that one will do."""
 
+    level: Floats | None = None
+    """[d + 1], foretells log Σ e^(quality ÷ temperature) over the members of the fit: what a newcomer is held against;
+    ``None``: not known."""
+    temperature: float = 0.0
+    """Of labels that were made of qualities."""
+
     probabilities: ClassVar[bool] = False
 
     @classmethod
@@ -164,6 +173,35 @@ class Softmax(Linear, kind="softmax"):
 
     def scores(self, x: Floats) -> Floats:
         return convex.shared(self.logits(x))
+
+    def over(self, x: Floats, quality: Floats, temperature: float) -> Self:
+        """The same head, which knows what labels ``targets.labels.soft`` has made of, and so can take a newcomer.
+
+        Args:
+            quality: [n, M], NaN where not observed.
+            temperature: of the labels, above 0.
+        """
+        seen = ~np.isnan(quality)
+        some = seen.any(axis=1)
+        raised = np.where(seen, quality / temperature, -np.inf)[some]
+        # As if everybody had been observed who is there now.
+        everybody = np.log(quality.shape[1] / seen[some].sum(axis=1))
+        level = np.logaddexp.reduce(raised, axis=1) + everybody
+        (weights,) = convex.ridge(x[some], level[:, None], [_LEVELLED])
+        return replace(self, level=weights[:, 0], temperature=temperature)
+
+    def widen(self, x: Floats, quality: Floats) -> Self:
+        """The newcomer's share is what its qualities would have made it at these queries; the others' shares keep their
+        proportions."""
+        if self.level is None:
+            raise NeedsFit("shares were fitted to labels that name the best of each query and tell no qualities")
+        level = x @ self.level[:-1] + self.level[-1]
+        return self.joined(x, convex.sigmoid(quality / self.temperature - level))
+
+    def joined(self, x: Floats, share: Floats) -> Self:
+        """With one more member, last, of whom shares [k] are known at some queries [k, d]."""
+        others = np.logaddexp.reduce(self.logits(x), axis=1)
+        return replace(self, weights=np.column_stack([self.weights, newcomer.by_odds(self.weights, x, share, -others)]))
 
     def follow(self, x: Floats, label: Floats) -> Self:
         """One step towards a label [M] that sums to 1, at once."""

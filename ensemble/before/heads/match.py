@@ -6,12 +6,14 @@ Scores of arms that are one member with more and more samples never fall with th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ensemble.before.heads.head import Head
 from ensemble.before.heads.linear import Logistic
+from ensemble.before.routing.parts import NeedsFit
+from ensemble.before.solvers import newcomer
 from ensemble.before.solvers.convex import sigmoid
 from ensemble.outcomes.dense import Floats, Ints
 
@@ -23,7 +25,7 @@ class Match(Head, kind="match"):
     """Logistic regression of soft labels for each arm but the reference."""
 
     head: Logistic
-    """Of all arms; what it says of the reference is not read."""
+    """Of all arms; of the reference how likely it is right itself, which only a newcomer is held against."""
     reference: int
     order: Ints
     """[M], positions of the arms, those with fewer samples first."""
@@ -41,6 +43,23 @@ class Match(Head, kind="match"):
         scores[:, self.reference] = 1.0 if self.sure else 1 - scores.max(axis=1)
         return np.asarray(scores)
 
+    def widen(self, x: Floats, quality: Floats) -> Match:
+        """One arm more, of one sample: it matches where it is right, or the reference is likely wrong."""
+        if not self.sure:
+            raise NeedsFit(
+                "the score says which of two members is to answer, and there is no place for a third",
+                instead="fit best_route, which does the same for more",
+            )
+        matched = 1 - self.head.scores(x)[:, self.reference] * (1 - quality)
+        others = np.delete(self.head.weights, self.reference, axis=1)
+        column = newcomer.by_odds(others if others.shape[1] else self.head.weights, x, matched)
+        return replace(
+            self,
+            head=replace(self.head, weights=np.column_stack([self.head.weights, column])),
+            order=np.append(self.order, len(self.order)),
+            below=np.append(self.below, -1),
+        )
+
     @classmethod
     def fit(
         cls,
@@ -49,6 +68,7 @@ class Match(Head, kind="match"):
         reference: int,
         chains: Sequence[Sequence[int]] = (),
         *,
+        right: Floats | None = None,
         penalty: float | None = None,
         sure: bool = True,
         seed: int = 0,
@@ -59,9 +79,13 @@ class Match(Head, kind="match"):
             labels: [n, M] in [0, 1], probabilities of a match; NaN where nothing is known.
             reference: a position; its labels are not read.
             chains: positions of the arms of one member, fewest samples first.
+            right: [n], quality of the reference; omitted: a newcomer is held against one that is always right.
             penalty: ``None``: of those there are, the one with the least cross-entropy on held-out rows.
         """
         penalty = _penalty(x, labels, seed) if penalty is None else penalty
+        if right is not None:
+            labels = labels.copy()
+            labels[:, reference] = right
         below = np.full(labels.shape[1], -1)
         for chain in chains:
             below[list(chain[1:])] = chain[:-1]

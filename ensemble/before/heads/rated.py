@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,6 +33,11 @@ class Rated(Head, kind="rated"):
         scores = np.zeros((len(x), len(self.expected)))
         scores[:, self.strong] = 1.0
         return scores
+
+    def widen(self, x: Floats, quality: Floats) -> Rated:
+        """Who rates answers is asked for the newcomer's as well; without outcomes it is a mean member."""
+        mean = quality.mean() if len(quality) else self.expected.mean()
+        return replace(self, expected=np.append(self.expected, mean))
 
     def rated(self, ratings: Floats) -> Floats:
         """[M], scores of one query.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -150,6 +150,29 @@ class SimilarityRanking(Head, kind="similarity-ranking"):
         if np.isfinite(others[other]):
             score = expected_score(outcome.quality, float(self.expected[other]))
             self._append(outcome.x, outcome.member, other, score)
+
+    def widen(self, x: Floats, quality: Floats) -> SimilarityRanking:
+        """The newcomer is a tier of its own. Each outcome is stored as a battle with every tier, against what is
+        expected of its members."""
+        count = self._count
+        rivals = np.array([self.expected[self.tier == tier].mean() for tier in range(count)])
+        points = np.zeros((len(x), count + 1, count + 1), np.float32)
+        for row, reached in zip(points, quality, strict=True):
+            row[-1, :-1] = [expected_score(float(reached), float(rival)) for rival in rivals]
+            row[:-1, -1] = 1 - row[-1, :-1]
+        old = self.wins[: self.count].reshape(-1, count, count)
+        wins = np.concatenate([np.pad(old, ((0, 0), (0, 1), (0, 1))), points]).reshape(-1, (count + 1) ** 2)
+        store = np.concatenate([self.x[: self.count], np.asarray(x, np.float32).reshape(len(x), self.x.shape[1])])
+        mean = float(quality.mean()) if len(quality) else float(self.expected.mean())
+        return replace(
+            self,
+            x=store,
+            wins=wins,
+            tier=np.append(self.tier, count),
+            expected=np.append(self.expected, mean),
+            count=len(store),
+            cells=self.cells and self.cells.extended(store),
+        )
 
     def _append(self, x: Floats, first: int, second: int, score: float) -> None:
         a, b = self.tier[first], self.tier[second]

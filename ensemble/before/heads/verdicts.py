@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ensemble.before.heads.head import Head
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.outcomes.dense import Floats
 
 LOSS, TIE = 0, 1
@@ -32,6 +33,11 @@ class Verdicts(Head, kind="verdicts"):
     """What of a tie counts for the strong member; 0, as in the paper: a member that ties is good enough."""
 
     probabilities: ClassVar[bool] = False
+
+    def widen(self, x: Floats, quality: Floats) -> Verdicts:
+        missing = "a verdict needs answers of the newcomer and of the strong member to the same query"
+        others = "with another scorer: gap, mf and sw_ranking take one"
+        raise NeedsFit(missing, instead=f"fit the router again with both in the table, or {others}")
 
     @classmethod
     def fit(cls, x: Floats, quality: Floats, strong: int, penalty: float, tie: float = 0.5) -> Verdicts:

@@ -19,7 +19,15 @@ P = TypeVar("P", bound="Part")
 
 
 class NeedsFit(BadRequest):
-    """A part takes no member that it was not fitted to."""
+    """A part takes no member that it was not fitted to.
+
+    Args:
+        instead: what to do; omitted: fit again with the member in the table.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, instead: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.instead = instead
 
 
 class Part:

@@ -60,8 +60,10 @@ class Router(Part, kind=KIND):
         """[n], queries on which its predictions are not to be trusted."""
         return np.zeros(len(x), bool) if self.guard is None else self.guard.doubtful(x)
 
-    def widened(self, member: str, x: Floats, quality: Floats, cost: float = float("nan")) -> Router:
-        """The same router with one more member, last, known from few outcomes only; what it says of others stays.
+    def widened(
+        self, member: str, x: Floats, quality: Floats, cost: float = float("nan"), length: float = float("nan")
+    ) -> Router:
+        """The same router with one more member, last, known from few outcomes only; what it knows of others stays.
 
         The fallback stays as well: a few outcomes are no proof that somebody is better.
 
@@ -69,6 +71,7 @@ class Router(Part, kind=KIND):
             x: [k, d], queries that it has answered, k ≥ 0.
             quality: [k], 0 to 1.
             cost: mean cost of its answers, money; NaN: not known, it counts as the mean of the others'.
+            length: mean tokens of its answers; NaN: not known.
 
         Raises:
             BadRequest: the router knows this member already.
@@ -76,15 +79,18 @@ class Router(Part, kind=KIND):
         """
         if member in self.members:
             raise BadRequest(f"the router knows {member!r} already; it knows: {', '.join(self.members)}")
+        told = cost
         if np.isnan(cost):
             asked = x if len(x) else np.zeros((1, x.shape[1]))
             cost = float(self.costs.of(asked, np.zeros(len(asked))).mean())
         try:
-            head, costs = self.head.widen(x, quality), self.costs.widen(cost)
+            head, costs = self.head.widen(x, quality), self.costs.widen(cost, length)
             calibration = None if self.calibration is None else self.calibration.widen()
         except NeedsFit as error:
-            rule = f"{error.message}; fit the router again with {member!r} in the table"
-            raise NeedsFit(rule, param="add_member") from error
+            instead = error.instead or f"fit the router again with {member!r} in the table"
+            raise NeedsFit(f"{error.message}; {instead}", param="add_member") from error
+        if not np.isnan(told):
+            head = head.priced(told)
         changed = {"members": (*self.members, member), "head": head, "costs": costs, "calibration": calibration}
         return replace(self, **changed)  # type: ignore[arg-type]
 

@@ -36,11 +36,15 @@ def by_squares(weights: Floats, x: Floats, quality: Floats) -> Floats:
     return np.asarray(mean + related.T @ away)
 
 
-def by_odds(weights: Floats, x: Floats, quality: Floats) -> Floats:
-    """The same of a score whose log-odds are linear: the mode, by Newton's method on the k outcomes."""
+def by_odds(weights: Floats, x: Floats, quality: Floats, offset: Floats | float = 0.0) -> Floats:
+    """The same of a score whose log-odds are linear: the mode, by Newton's method on the k outcomes.
+
+    Args:
+        offset: [k], log-odds that come on top.
+    """
     mean, rows = weights.mean(axis=1), _rows(weights, x)
     related = _related(weights, rows, 1.0)
-    kernel, expected = related @ rows.T, rows @ mean
+    kernel, expected = related @ rows.T, rows @ mean + offset
     away: Floats = np.zeros(len(rows))
     for _ in range(_STEPS):
         moved = kernel @ away

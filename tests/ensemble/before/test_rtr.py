@@ -74,8 +74,17 @@ def test_a_new_pair_is_taken_where_costs_are_money(tmp_path: Path) -> None:
     prediction = kept(tmp_path / "wide").predict(given.x)
     np.testing.assert_allclose(prediction.cost[:, 4], 0.003)
     np.testing.assert_array_equal(prediction.cost[:, :4], router.predict(given.x).cost)
-    with pytest.raises(BadRequest, match="money says no length"):
+    with pytest.raises(BadRequest, match="the table tells no output_tokens of the newcomer"):
         Rtr.fit(given, RtrFit(cost="tokens", **QUICK)).widened("c|direct", given.x[:20], np.ones(20), 0.003)
+
+
+def test_a_newcomers_length_is_its_mean() -> None:
+    given = training()
+    router = Rtr.fit(given, RtrFit(cost="tokens", **QUICK))
+    lengths = given.table.output_tokens.mean(axis=0)
+    told = router.widened("c|direct", given.x[:20], np.ones(20), 0.003, lengths.max()).predict(given.x).cost
+    assert told[:, 4] == pytest.approx(1.0)
+    np.testing.assert_array_equal(told[:, :4], router.predict(given.x).cost)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ensemble.before.costs.by_tags import TagCosts, tagged_or_known
 from ensemble.before.heads.clusters import Blend, TagMeans, TagRanks, TagTop, TagWinners, balanced
 from ensemble.before.heads.head import Outcome
-from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.targets.tags import NearestTags, RankedTags, Tagger, clustered
 from ensemble.outcomes.dense import Floats
 from tests.ensemble.before.toys import plain, table
@@ -143,10 +142,19 @@ def test_a_member_that_comes_later_changes_nobody() -> None:
 
 
 @pytest.mark.parametrize("kind", [TagWinners, TagTop, TagRanks])
-def test_forms_that_compare_members_take_none_without_a_fit(kind: type[TagMeans]) -> None:
-    head = kind(Given(1), np.ones((1, 2)), np.ones((1, 2)))
-    with pytest.raises(NeedsFit):
-        head.widen(np.ones((1, 1)), np.ones(1))
+def test_forms_that_compare_members_keep_what_they_know_of_the_others(kind: type[TagMeans]) -> None:
+    head = kind(Given(1), np.array([[8.0, 5.0]]), np.full((1, 2), 10.0))
+    good, poor = (head.widen(np.ones((20, 1)), np.full(20, q)) for q in (1.0, 0.0))
+    assert np.array_equal(good.means[:, :2], head.means)
+    assert good.scores(np.ones((1, 1)))[0].argmax() == 2 and poor.scores(np.ones((1, 1)))[0].argmax() == 0
+
+
+def test_ranks_hold_a_newcomers_cost_against_the_others() -> None:
+    half = np.full((1, 2), 5.0)
+    head = TagRanks(Given(1), half, 2 * half, money=np.array([[10.0, 30.0]]), paid=2 * half)
+    wider = head.widen(np.ones((10, 1)), np.full(10, 0.5))
+    assert wider.values()[0].argmax() == 0
+    assert wider.priced(0.1).values()[0].argmax() == 2 and wider.priced(9.0).values()[0].argmin() == 2
 
 
 def test_a_blend_learns_in_both() -> None:

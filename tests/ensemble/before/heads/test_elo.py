@@ -108,3 +108,24 @@ def test_appends_leave_what_was_stored() -> None:
     now = (found.x, found.first, found.begins)
     assert all(np.array_equal(new[: len(old)], old) for new, old in zip(now, before, strict=True))
     assert found.begins[found.count - 1] == found.fought - 1
+
+
+@pytest.mark.parametrize("search", ["exact", "cells"])
+def test_a_newcomer_is_rated_by_its_outcomes_and_moves_no_global_rating(search: str) -> None:
+    training, given = table(n=40, seed=5), fitted(search=search)
+    good, poor, nobody = (given.widen(training.x[:n], np.full(n, q)) for n, q in ((40, 1.0), (40, 0.0), (0, 0.0)))
+    for wider in (good, poor, nobody):
+        assert np.array_equal(wider.overall[:4], given.overall) and len(wider.scores(training.x)[0]) == 5
+    assert good.overall[4] > given.overall.max() and poor.overall[4] < given.overall.min()
+    assert given.overall.min() < nobody.overall[4] < given.overall.max()
+    assert nobody.scores(training.x)[:, :4].argmax(axis=1).tolist() == given.scores(training.x).argmax(axis=1).tolist()
+    assert (good.count, good.fought) == (given.count + 40, given.fought + 160)
+    good.prefer(Preference(x=training.x[0], winner=4, loser=0))
+    assert good.overall[4] > good.overall[0]
+
+
+def test_a_newcomers_battles_move_its_rating_where_they_were_fought() -> None:
+    training, given = table(n=60, seed=5), fitted(neighbours=20, share=0.0)
+    own = np.arange(60) % 3 == 0
+    rated = given.widen(training.x, own.astype(float)).rated(training.x)[:, 4]
+    assert rated[own].mean() > rated[~own].mean() + 30

@@ -77,3 +77,10 @@ def test_a_new_member_is_neutral_where_nothing_is_known() -> None:
         and np.isnan(wide.cost[3])
         and np.isfinite(wide.scores(X)).all()
     )
+
+
+def test_a_new_members_cost_counts_once_it_is_told() -> None:
+    wide = head().widen(X, np.ones(2))
+    dear, cheap = wide.priced(1.0), wide.priced(0.0)
+    assert cheap.scores(X)[0, 3] == pytest.approx(dear.scores(X)[0, 3] + 0.2)
+    assert np.array_equal(cheap.scores(X)[:, :3], HEAD.scores(X))

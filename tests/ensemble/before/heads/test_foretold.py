@@ -38,6 +38,14 @@ def test_queries_that_nobody_gets_right_and_holes_are_left_out() -> None:
     assert (Foretold.fit(confidences(), x, right, ORDER).scores(x).argmax(axis=1) == 1).all()
 
 
+def test_a_newcomer_is_held_against_what_is_foretold() -> None:
+    head = Foretold(confidences(), Ridge(np.array([[1.0], [0.0], [0.1]])))
+    x = np.array([[0.5, 0.55]])
+    wider = head.widen(x[:0], np.zeros(0))
+    assert np.array_equal(wider.scores(x)[:, :2], head.scores(x))
+    assert wider.scores(x)[0, 2] == pytest.approx(-abs(wider.confidences.scores(x)[0, 2] - 0.6))
+
+
 def test_the_confidences_go_on_learning() -> None:
     head = Foretold(Logistic(np.zeros((3, 2))), Ridge(np.zeros((3, 1))))
     head.learn(Outcome(x=np.ones(2), member=1, quality=1.0))

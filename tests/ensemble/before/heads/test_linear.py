@@ -8,6 +8,7 @@ import pytest
 from ensemble.before.heads.head import Outcome
 from ensemble.before.heads.linear import Logistic, Ridge, Softmax
 from ensemble.before.routing.parts import NeedsFit
+from ensemble.before.targets.labels import soft
 from tests.ensemble.before.toys import table
 
 
@@ -89,10 +90,31 @@ def test_a_label_is_followed() -> None:
     assert after.sum() == pytest.approx(1)
 
 
-def test_a_softmax_takes_no_member_without_a_fit() -> None:
+def test_shares_of_who_is_best_take_no_member_without_a_fit() -> None:
     head = Softmax.fit(np.eye(3), np.eye(3), 1.0)
-    with pytest.raises(NeedsFit, match="softmax"):
+    with pytest.raises(NeedsFit, match="labels that name the best of each query"):
         head.widen(np.eye(3), np.ones(3))
+
+
+def test_a_newcomers_share_is_what_its_qualities_would_have_made_it() -> None:
+    training = table(600, members=4, tasks=4)
+    quality = training.table.quality
+    three, four = soft(quality[:, :3], 0.5), soft(quality, 0.5)
+    head = Softmax.fit(training.x, three, 1.0).over(training.x, quality[:, :3], 0.5)
+    wider, whole = head.widen(training.x, quality[:, 3]), Softmax.fit(training.x, four, 1.0)
+    before, after = head.scores(training.x), wider.scores(training.x)
+    assert np.allclose(after[:, :3] / after[:, :3].sum(axis=1, keepdims=True), before)
+    assert np.abs(after - whole.scores(training.x)).mean() < 0.03
+    nobody = head.widen(training.x[:0], np.zeros(0)).scores(training.x)
+    assert nobody[:, 3].mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_holes_do_not_lower_what_a_newcomer_is_held_against() -> None:
+    x, quality = np.eye(4)[np.arange(400) % 4], np.full((400, 3), 0.5)
+    holes = quality.copy()
+    holes[np.arange(400), np.arange(400) % 3] = np.nan
+    heads = [Softmax(np.zeros((5, 3))).over(x, known, 0.5) for known in (quality, holes)]
+    assert heads[0].level == pytest.approx(heads[1].level)
 
 
 def test_the_penalty_that_is_chosen_leaves_the_choices_as_good() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from ensemble.before.heads.linear import Logistic
 from ensemble.before.heads.match import Match
+from ensemble.before.routing.parts import NeedsFit
 from ensemble.before.solvers.convex import sigmoid
 
 X = np.random.default_rng(0).standard_normal((200, 3))
@@ -57,3 +58,22 @@ def test_the_penalty_is_what_does_well_on_queries_held_out(noisy: bool, larger: 
     found = [Match.fit(x, labels, 0, penalty=penalty).scores(x) for penalty in (0.3, 100.0, None)]
     near = [np.abs(found[2] - one).mean() for one in found[:2]]
     assert (near[1] < near[0]) == larger
+
+
+def test_a_newcomer_matches_where_it_is_right_or_the_reference_is_wrong() -> None:
+    x = np.eye(3)[np.arange(300) % 3]
+    # The reference is right on the first kind of queries, the newcomer on the second.
+    right, own = (np.arange(300) % 3 == 0).astype(float), (np.arange(300) % 3 == 1).astype(float)
+    labels = np.full((300, 2), 0.5)
+    head = Match.fit(x, labels, 0, [[0], [1]], penalty=0.1, right=right)
+    wider = head.widen(x, own)
+    scores = wider.scores(np.eye(3))
+    assert scores[0, 2] + 0.1 < scores[1, 2] == pytest.approx(scores[2, 2], abs=0.02)
+    assert np.array_equal(scores[:, :2], head.scores(np.eye(3)))
+
+
+def test_between_two_there_is_no_place_for_a_third() -> None:
+    head = Match.fit(X, np.full((200, 2), 0.5), 0, sure=False)
+    with pytest.raises(NeedsFit, match="no place for a third") as refused:
+        head.widen(X, np.ones(200))
+    assert "best_route" in str(refused.value.instead)

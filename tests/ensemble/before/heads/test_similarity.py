@@ -88,3 +88,21 @@ def test_members_of_one_tier_have_nobody_to_fight() -> None:
     head.learn(Outcome(x=X[1], member=0, quality=1.0))
     head.prefer(Preference(x=X[1], winner=0, loser=1))
     assert head.count == 1
+
+
+@pytest.mark.parametrize("search", ["exact", "cells"])
+def test_a_newcomer_is_a_tier_of_its_own_whose_battles_count_where_they_were_fought(search: str) -> None:
+    training, few = table(n=120, members=3), table(n=60, seed=5)
+    head = SimilarityRanking.fit(
+        training.x, battles(training.table), training.table.means, groups=2, sharpness=4.0, search=search
+    )
+    own = np.arange(60) % 3 == 0
+    wider = head.widen(few.x, own.astype(float))
+    assert wider.tier.tolist() == [*head.tier.tolist(), 2] and wider.count == head.count + 60
+    before, after = head.scores(few.x), wider.scores(few.x)
+    assert after[own, 3].mean() > after[~own, 3].mean() + 0.2
+    assert (after[:, :3].argmax(axis=1) == before.argmax(axis=1)).all()
+    nobody = head.widen(few.x[:0], np.zeros(0)).scores(few.x)
+    assert np.abs(nobody[:, 3] - 0.5).max() < 0.1
+    wider.prefer(Preference(x=few.x[0], winner=3, loser=0))
+    assert wider.count == head.count + 61
