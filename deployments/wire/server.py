@@ -11,7 +11,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deployments.wire.codec import Call, Cancel, Close, Fork, Hold, Malformed, Outcome, pack_outcomes, unpack_calls
@@ -41,7 +41,7 @@ class Address:
 
     host: str
     port: int
-    token: bytes
+    token: bytes = field(repr=False)
 
 
 class Server:

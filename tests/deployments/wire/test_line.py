@@ -121,6 +121,10 @@ async def test_only_the_one_address_is_listened_on(server: Server) -> None:
         await asyncio.open_connection("127.0.0.2", port)
 
 
+async def test_what_opens_the_door_is_in_no_log(server: Server) -> None:
+    assert "token" not in repr(server.address) and str(server.address.port) in repr(server.address)
+
+
 # Who goes away.
 
 
