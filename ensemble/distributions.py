@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ensemble.member import Distribution, Floats
+from ensemble.vocabulary import Ids
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -21,9 +22,28 @@ def likeliest(logprobs: Floats, topk: int, hidden: Floats | None = None) -> Dist
     """
     size = len(logprobs)
     k = min(topk or size, size)
-    candidates = np.arange(size) if k == size else np.sort(np.argpartition(-logprobs, k)[:k])
-    order = candidates[np.argsort(-logprobs[candidates], kind="stable")]
-    return Distribution(order.astype(np.int32), logprobs[order], size, hidden)
+    order = _descending(logprobs) if k == size else _first(logprobs, k)
+    return Distribution(order, logprobs[order], size, hidden)
+
+
+def _first(values: Floats, count: int) -> Ids:
+    least = np.partition(values, -count)[-count]
+    candidates = np.flatnonzero(values >= least)
+    return candidates[np.argsort(-values[candidates], kind="stable")][:count].astype(np.int32)
+
+
+def _descending(values: Floats) -> Ids:
+    """Places of all values, the largest first, equal ones in their order."""
+    if values.dtype != np.float32:
+        return np.argsort(-values, kind="stable").astype(np.int32)
+    # Sorting numbers takes a twentieth of sorting places by numbers, so each place becomes the lower half of a number
+    # whose upper half is in the opposite order of the values: the bits of a negative float are, those of another one
+    # are when turned around. Adding 0 leaves one 0 of the two there are.
+    bits = (values + np.float32(0)).view(np.uint32)
+    upper = np.where(bits >> 31, bits, ~bits & 0x7FFFFFFF).astype(np.uint64) << np.uint64(32)
+    numbers = upper | np.arange(len(values), dtype=np.uint64)
+    numbers.sort()
+    return numbers.astype(np.uint32).view(np.int32)
 
 
 def entropy(logprobs: Floats) -> float:
