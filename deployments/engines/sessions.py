@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from copy import copy
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from deployments.engines.engine import Engine
@@ -19,7 +20,7 @@ from deployments.engines.settings import Limits
 from ensemble.concurrency import merge
 from ensemble.continuation import Continuation
 from ensemble.errors import BadRequest, EnsembleError, MemberLost, Overloaded, QueueFull
-from ensemble.member import Card, Edit, Exchange, Payload, Reply, SyncText
+from ensemble.member import Card, Edit, Exchange, Payload, Reply, Score, SyncText
 from ensemble.request import Event, Request, Spent, Usage
 from ensemble.vocabulary import Tokeniser
 
@@ -116,7 +117,7 @@ class SessionEngine(Engine, Generic[S]):
         before = copy(opened.continuation)
         try:
             await self._edited(opened.continuation, exchange.edit)
-            payload = await self._answered(opened, exchange)
+            payload = await self._answered(opened, await _spelt(opened.continuation, exchange))
         except BaseException as error:
             # What was not answered was not done: the same message may come again.
             opened.continuation = before
@@ -233,3 +234,15 @@ class SessionEngine(Engine, Generic[S]):
 
 def _texts(request: Request) -> list[str]:
     return [message.content for message in request.messages] if request.prompt is None else [request.prompt]
+
+
+async def _spelt(continuation: Continuation, exchange: Exchange) -> Exchange:
+    """The same message, with the ids of long texts that are to be scored in place of them."""
+    question = exchange.question
+    if not isinstance(question, Score) or sum(len(c) for c in question.continuations if isinstance(c, bytes)) <= _LONG:
+        return exchange
+
+    def spelt() -> tuple[tuple[int, ...], ...]:
+        return tuple(map(continuation.spelt, question.continuations))
+
+    return replace(exchange, question=replace(question, continuations=await asyncio.to_thread(spelt)))

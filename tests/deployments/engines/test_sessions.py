@@ -12,8 +12,8 @@ from random_models import engine_of
 from deployments.engines.engine import EngineMember
 from deployments.engines.transformers import TransformersEngine
 from ensemble.concurrency import together
-from ensemble.errors import BadRequest, MemberLost, Overloaded
-from ensemble.member import Append, Exchange, Next, SyncText
+from ensemble.errors import BadRequest, ContextTooLong, MemberLost, Overloaded
+from ensemble.member import Append, Exchange, Next, Score, SyncText
 from ensemble.request import Request
 
 
@@ -96,6 +96,26 @@ async def test_long_texts_are_tokenised_beside_the_event_loop(monkeypatch: pytes
             await engine.exchange(text, Exchange(1, SyncText((long if text == long else "x" * 200).encode())))
         assert len(threads) == 4 and all((name == here) == (text == short) for name in threads)
         monkeypatch.undo()
+    await engine.shut()
+
+
+@pytest.mark.parametrize("length", [8, 5000])
+async def test_long_texts_that_are_scored_are_tokenised_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    engine = engine_of("llama")
+    here = threading.current_thread().name
+    await opened(engine)
+    threads = threads_of(engine, monkeypatch)
+    question = Score((b"x" * length, (80, 81), b"+"))
+    outcomes: list[Any] = await asyncio.gather(
+        engine.exchange("s", Exchange(1, None, question)), return_exceptions=True
+    )
+    assert len(threads) == 2 and all((name == here) == (length == 8) for name in threads)
+    if length == 8:
+        assert [len(scored.ids) for scored in outcomes[0].payload] == [8, 2, 1]
+    else:
+        assert isinstance(outcomes[0], ContextTooLong)
     await engine.shut()
 
 
