@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -44,12 +44,16 @@ class Prompts:
         Args:
             tokenizer: the model's own, with its chat template.
             tokeniser: spells special tokens that stand in messages.
+
+        Raises:
+            ConfigurationError: the chat template is none.
         """
         self._tokenizer = tokenizer
         self._tokeniser = tokeniser
         self._backend = _untruncated(tokenizer)
         own = template_of(tokenizer)
         self._template = own or DEFAULT_TEMPLATE
+        _require_readable(tokenizer, self._template)
         self._begins = own is None
         """Whether prompts begin with the beginning-of-text token, which a model's own template writes itself."""
         self._beginning = _beginning(self._backend)
@@ -139,6 +143,16 @@ def render(
     except (TemplateError, TypeError, ValueError) as error:
         raise BadRequest(f"the model's chat template refuses these messages: {error}", param="messages") from error
     return str(text)
+
+
+def _require_readable(tokenizer: PreTrainedTokenizerFast, template: str) -> None:
+    """Refuse a template that no conversation could be written in; what it makes of a given one, it says itself."""
+    try:
+        render(tokenizer, [Message("user", "Hello")], template)
+    except BadRequest as error:
+        if isinstance(wrong := error.__cause__, TemplateSyntaxError):
+            rule = f"the chat template cannot be read, line {wrong.lineno}: {wrong.message}; set chat_template"
+            raise ConfigurationError(rule, param="chat_template") from error
 
 
 def template_of(tokenizer: PreTrainedTokenizerFast) -> str | None:
