@@ -19,6 +19,10 @@ _PATIENCE = 0.6
 Send = Callable[[], Awaitable[None]]
 
 
+class Gone(Exception):
+    """Who gives this is not there any more."""
+
+
 class Bursts:
     """Who was answered by the last step and has not asked again, and what waits to be sent until they have."""
 
@@ -44,9 +48,12 @@ class Bursts:
         self._step = seconds
 
     def gone(self, key: str) -> None:
-        """This one will not ask again."""
-        self._working.discard(key)
-        self._missing.discard(key)
+        """This one will not ask again; what it waits to send is not sent."""
+        for names in (self._working, self._missing, self._brief):
+            names.discard(key)
+        _, done = self._ready.pop(key, (None, None))
+        if done is not None and not done.done():
+            done.set_exception(Gone())
         self._settle()
 
     async def give(self, key: str, send: Send, *, brief: bool = True) -> None:
@@ -56,6 +63,9 @@ class Bursts:
 
         Args:
             brief: it takes one step, so that others may wait for it to be answered.
+
+        Raises:
+            Gone: it was said to be, before anything was sent.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ready[key] = (send, done)

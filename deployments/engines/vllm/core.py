@@ -23,7 +23,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from deployments.engines.vllm.bursts import Bursts
+from deployments.engines.vllm.bursts import Bursts, Gone
 from deployments.engines.vllm.listings import Listing, listings
 from deployments.engines.vllm.seats import Seats
 from ensemble.errors import MemberError, MemberLost
@@ -154,7 +154,8 @@ class Stream:
         self._chunks: asyncio.Queue[StreamingInput] = asyncio.Queue()
         self._sent = asyncio.Event()
         self._outputs = core.llm.generate(self._given(), opening, self._name, lora_request=adapter)
-        self._busy = False
+        self._read = False
+        """Whether its outputs are being waited for."""
 
     def leads_to(self, ids: Sequence[int]) -> bool:
         """Whether giving it more ids, at least one, makes it these."""
@@ -170,7 +171,6 @@ class Stream:
         """
         missing = list(ids[len(self.ids) :])
         drawn: list[int] = []
-        self._busy = True
         try:
             with self._core.at_work(len(missing)):
                 first, self._opening = self._opening, None
@@ -180,6 +180,7 @@ class Stream:
                 else:
                     # vLLM begins to read when it is first asked for outputs.
                     self._chunks.put_nowait(given)
+                self._read = True
                 began = time.perf_counter()
                 ending: Ending | None = None
                 while ending is None:
@@ -191,10 +192,10 @@ class Stream:
                     self._core.tokens += len(output.token_ids)
                     yield listings(output.logprobs, self._core.size) if output.token_ids else []
             self.ids = [*ids, *drawn[:-1]]
-        except StopAsyncIteration as error:
+        except (StopAsyncIteration, Gone) as error:
             raise MemberLost("the session was closed") from error
         finally:
-            self._busy = False
+            self._read = False
 
     async def _send(self, given: StreamingInput) -> None:
         self._sent.clear()
@@ -213,9 +214,10 @@ class Stream:
     async def close(self) -> None:
         """End the request within one step, whatever it is doing."""
         self._core.bursts.gone(self._name)
-        if self._busy:
+        if self._read:
             await self._core.llm.abort(self._name)
         else:
+            # Aborted, it would stay with vLLM for whoever reads the end.
             await self._outputs.aclose()
 
 

@@ -62,7 +62,7 @@ class VllmEngine(SessionEngine[Held]):
         return parent.fork()
 
     def _closed(self, key: str, session: Held) -> None:
-        session.give_up()
+        session.end()
 
     def _session(self, session: str) -> Held:
         if not self.alive:

@@ -17,6 +17,7 @@ from deployments.engines.vllm.core import WIDTH, Core, Stream, chunk
 from deployments.engines.vllm.listings import Listing
 from deployments.engines.vllm.seats import Seat
 from ensemble.continuation import Continuation
+from ensemble.errors import MemberLost
 from ensemble.member import Reply
 
 
@@ -34,6 +35,7 @@ class Held:
         self._core = core
         self._open: tuple[Stream, Seat] | None = None
         self._last: tuple[list[int], Listing] | None = None
+        self._ended = False
 
     @property
     def listing(self) -> Listing | None:
@@ -89,12 +91,20 @@ class Held:
                 return stream, seat
             self.give_up()
         seat = await self._core.seats.hold(self.give_up)
+        if self._ended:
+            self._core.seats.free(seat)
+            raise MemberLost("the session was closed")
         width = min(max(WIDTH, params.logprobs or 0), self._core.size)
         opening = params.clone()
         opening.logprobs = width
         stream = Stream(self._core, self.adapter, opening)
         self._open = (stream, seat)
         return stream, seat
+
+    def end(self) -> None:
+        """End the session, whatever it is doing or waiting for."""
+        self._ended = True
+        self.give_up()
 
     def give_up(self) -> None:
         """End the open request; the next question opens another over the prefix cache."""

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from deployments.engines.vllm.bursts import Bursts
+from deployments.engines.vllm.bursts import Bursts, Gone
 from ensemble.concurrency import together
 
 STEP = 0.05
@@ -92,6 +92,24 @@ async def test_who_is_gone_is_not_waited_for() -> None:
     async with asyncio.timeout(STEP / 3):
         await giving
     assert engine.seen == ["a"]
+
+
+@pytest.mark.parametrize("brief", [True, False])
+async def test_who_goes_while_it_waits_has_sent_nothing_and_holds_nobody_up(brief: bool) -> None:
+    engine = Engine()
+    engine.answer("a", "b", "late")
+    waiting = asyncio.create_task(engine.bursts.give("a", partial(engine._take, "a"), brief=brief))
+    await asyncio.sleep(0)
+    engine.bursts.gone("a")
+    with pytest.raises(Gone):
+        await waiting
+    engine.bursts.gone("late")
+    async with asyncio.timeout(STEP / 3):
+        await engine.give("b")
+    engine.answer("b")
+    async with asyncio.timeout(STEP / 3):
+        await engine.give("b")
+    assert engine.seen == ["b", "b"]
 
 
 async def test_who_gives_up_has_sent_nothing_and_holds_nobody_up() -> None:

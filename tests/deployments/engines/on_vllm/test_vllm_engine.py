@@ -29,6 +29,7 @@ from ensemble.errors import ConfigurationError, ContextTooLong, MemberLost, Miss
 from ensemble.member import Append, Floats, Next, Until
 from ensemble.request import Message, Request, Sampling
 from ensemble.testing.conformance import by_id
+from tests.deployments.wire.wired import comes_true
 
 pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here; make test-vllm installs it"),
@@ -281,6 +282,38 @@ async def test_closing_a_session_ends_what_it_is_doing(bench: DraftPanel) -> Non
     async with asyncio.timeout(5):
         with pytest.raises(MemberLost):
             await writing
+
+
+async def test_closing_a_session_that_waits_for_a_place_leaves_the_place(bench: DraftPanel) -> None:
+    members = [await bench.member().start(QUESTION) for _ in range(4)]
+    *writing, waiting = [asyncio.create_task(session.propose(Until(tokens=60))) for session in members]
+    assert await comes_true(lambda: bench.stats["slots_waited_for"])
+    await members[-1].close()
+    async with asyncio.timeout(20):
+        with pytest.raises(MemberLost):
+            await waiting
+        await asyncio.gather(*writing)
+    await together(session.close() for session in members)
+    assert bench.stats["slots_held"] == 0
+
+
+async def test_closing_a_session_that_waits_for_its_neighbours_holds_up_none_of_them(bench: DraftPanel) -> None:
+    """What the engines' bursts hold back is not sent for a session that has ended."""
+    async with await bench.member().start(QUESTION) as one, await bench.member().start(QUESTION) as other:
+        for ids in ([], [65], [66]):
+            await together(session.next(3, edit=Append(tuple(ids))) for session in (one, other))
+        waiting = asyncio.create_task(one.next(3, edit=Append((67,))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await one.close()
+        async with asyncio.timeout(5):
+            with pytest.raises(MemberLost):
+                await waiting
+            for _ in range(3):
+                assert (await other.next(3, edit=Append((67,)))).ids.size
+            llm = bench.engines["base"]._core.llm  # type: ignore[attr-defined]
+            assert llm.output_processor.get_num_unfinished_requests() == 1, "the other's"
+    assert bench.stats["slots_held"] == bench.stats["running"] == 0
 
 
 async def test_what_vllm_does_not_hand_out_is_refused(bench: DraftPanel) -> None:
