@@ -53,6 +53,8 @@ class Forward:
         self.cache = SlotCache(slots, longest)
         self._abandoned = False
         self._short_head = False
+        # What models list as hidden states differs in its shape and in what is done to it before the head.
+        model.get_output_embeddings().register_forward_pre_hook(self._feeds)
         check(model, slots, self._tried)
         self._short_head = self._head_alone_is_enough()
         for layer in _layers_of(model, self._config.num_hidden_layers):
@@ -73,6 +75,9 @@ class Forward:
     def _go_on(self, *_: Any) -> None:
         if self._abandoned:
             raise Abandoned
+
+    def _feeds(self, _: Any, given: tuple[torch.Tensor, ...]) -> None:
+        self._fed = given[0]
 
     @property
     def width(self) -> int:
@@ -143,9 +148,9 @@ class Forward:
         # A chunk of prefill wants no logits; of all its tokens they would take as long as many layers.
         columns = np.unique(batch.wanted[:, 1]) if self._keeps else np.arange(batch.ids.shape[1])
         kept = {"logits_to_keep": self._tensor(columns)} if self._keeps else {}
-        outputs = self._model(**inputs, **kept, output_hidden_states=True)
-        places = self._tensor(np.searchsorted(columns, batch.wanted[:, 1]))
-        return outputs.logits[wanted[:, 0], places], outputs.hidden_states[-1][wanted[:, 0], wanted[:, 1]]
+        logits = self._model(**inputs, **kept).logits
+        places = wanted[:, 0], self._tensor(np.searchsorted(columns, batch.wanted[:, 1]))
+        return logits[places], self._fed[places]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         self.cache.place(self._tensor(batch.slots), self._tensor(batch.columns), batch.rows.tolist(), batch.width)

@@ -26,6 +26,34 @@ SERVED: dict[str, dict[str, Any]] = {
     "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4, "sliding_window": 4},
     "cohere": {"num_key_value_heads": 2, "logit_scale": 0.1},
     "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
+    # What is cached is of other sizes for keys than for values.
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 4,
+        "qk_nope_head_dim": 8,
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "first_k_dense_replace": 1,
+    },
+    # The last layers read the caches of others; hidden states are listed for several streams at once.
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "sliding_window": 4,
+        "laurel_rank": 4,
+        "vocab_size_per_layer_input": 300,
+        "hidden_size_per_layer_input": 8,
+        "intermediate_size": 48,
+    },
 }
 REFUSED: dict[str, dict[str, Any]] = {
     "bert": {},
@@ -54,8 +82,9 @@ def test_in_parts_and_in_trees_it_computes_what_it_does_by_itself(architecture: 
     forward = Forward(model, 3)
     forward([Row(0, 0, ids[:9])], 1, False)
     branches, whole = forward(
-        [Row(0, 9, [ids[9], 90, ids[10]], [-1, -1, 0], [0, 2]), Row(1, 0, ids, None, [19])], 1, False
+        [Row(0, 9, [ids[9], 90, ids[10]], [-1, -1, 0], [0, 2]), Row(1, 0, ids, None, [19])], 1, True
     )
+    assert branches.hidden is not None and branches.hidden.shape == (2, 32)
     np.testing.assert_allclose([branches.row(0), branches.row(1), whole.row(0)], alone[[9, 10, 19]], atol=1e-4)
 
 
