@@ -196,6 +196,9 @@ class _Peer(Connection[tuple[int, Outcome]]):
         if isinstance(operation, Fork):
             self._keys.add(operation.key)
             await self._sessions.fork(key, operation.key)
+            if operation.key not in self._keys:
+                # It was closed while it waited for its parent's turn.
+                await self._sessions.close(operation.key)
         else:
             self._keys.discard(key)
             await self._sessions.close(key)

@@ -223,6 +223,24 @@ async def lost(calls: list[asyncio.Future[Reply] | asyncio.Future[None]]) -> int
 # What is given up.
 
 
+async def test_a_fork_that_is_closed_before_it_is_begun_is_closed(line: CountedLine, recorder: Recorder) -> None:
+    """Its parent may have something to do first."""
+    begun, turn = list[str](), asyncio.Event()
+
+    async def fork(session: str, fork: str) -> None:
+        await turn.wait()
+        begun.append(fork)
+
+    recorder.fork = fork  # type: ignore[method-assign]
+    forking = line.fork("m/1", "m/2")
+    line.close("m/2")
+    await line.exchange("m/1", Exchange(1))
+    recorder.closed.clear()
+    turn.set()
+    await forking
+    assert (begun, recorder.closed) == (["m/2"], ["m/2"])
+
+
 async def test_cancelling_a_call_cancels_the_work(server: Server, line: CountedLine, recorder: Recorder) -> None:
     recorder.hold = asyncio.Event()
     given_up = asyncio.ensure_future(line.exchange("m/1", Exchange(1)))
