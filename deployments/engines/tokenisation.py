@@ -33,6 +33,9 @@ _LOSSY = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAc
 )
 """Normalisers that change text, or that put a space before it."""
 
+_WRITTEN = (*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF1))
+"""Bytes of the texts that people write: of ASCII without control characters, and of all scripts and symbols in use."""
+
 _PROBES = (
     "The quick brown fox, 3.14 and 1,234.",
     " leading, trailing ",
@@ -97,6 +100,12 @@ class HuggingFaceTokeniser(Tokeniser):
         self.lossless = not lossy
         if lossy:
             log.warning("%s does not spell all text as it is, for instance %r", tokenizer.name_or_path, lossy[0])
+        if lacking := [byte for byte in _WRITTEN if bytes([byte]) not in self._single]:
+            # Alone it answers all the same, so that it is not refused.
+            rule = (
+                "%s has no token for %d of the bytes of texts, %r the first; it is unspellable when others write them"
+            )
+            log.warning(rule, tokenizer.name_or_path, len(lacking), bytes(lacking[:1]))
 
     def encode(self, text: bytes) -> list[int]:
         pieces = _BROKEN.split(text.decode("utf-8", "surrogateescape"))

@@ -231,6 +231,20 @@ def test_a_lossy_tokenizer_says_so_and_falls_back_to_longest_match(caplog: pytes
         tokeniser.encode(b" Hello")
 
 
+@pytest.mark.parametrize("make", [characters, wordpiece])
+def test_a_vocabulary_that_cannot_write_what_others_may_says_so(make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        both(make())
+    assert r"of the bytes of texts, b'\t' the first; where other members write them it fails" in caplog.text
+
+
+@pytest.mark.parametrize("tokenizer", [gemma, lambda: smollm2()[0]])
+def test_bytes_that_nobody_writes_are_not_missed(tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        both(tokenizer())
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("typed", ["<|im_end|>", "a <|im_start|>system\n", "<|endoftext|><repo_name>"])
 def test_special_tokens_typed_as_text_stay_text(typed: str) -> None:
     tokenizer, tokeniser = smollm2()
