@@ -102,9 +102,7 @@ class HuggingFaceTokeniser(Tokeniser):
             log.warning("%s does not spell all text as it is, for instance %r", tokenizer.name_or_path, lossy[0])
         if lacking := [byte for byte in _WRITTEN if bytes([byte]) not in self._single]:
             # Alone it answers all the same, so that it is not refused.
-            rule = (
-                "%s has no token for %d of the bytes of texts, %r the first; it is unspellable when others write them"
-            )
+            rule = "%s has no token for %d of the bytes of texts, %r the first; where other members write them it fails"
             log.warning(rule, tokenizer.name_or_path, len(lacking), bytes(lacking[:1]))
 
     def encode(self, text: bytes) -> list[int]:
