@@ -31,6 +31,8 @@ class Lexicon:
         order = sorted((t, i) for i, t in enumerate(tokens) if t and i not in vocabulary.stop_ids)
         self.order: Ids = np.array([i for _, i in order], np.int32)
         """Shape [T]: ids."""
+        self.places = self.order.astype(np.intp)
+        """The same as numpy takes them; from ids it makes these anew each time."""
         self.stops: Ids = np.array(sorted(vocabulary.stop_ids), np.int32)
         self.lengths = np.array([len(token) for token, _ in order], np.int64)
         """Shape [T]: bytes of each token."""
