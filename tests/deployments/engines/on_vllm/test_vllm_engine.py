@@ -23,12 +23,14 @@ from deployments.engines.fetching import resolve
 from deployments.engines.loading import start
 from deployments.engines.settings import Limits, ModelSettings
 from deployments.engines.sources import RandomModel, RandomSource
+from deployments.wire import server as serving
 from ensemble.concurrency import together
 from ensemble.distributions import log_softmax
 from ensemble.errors import ConfigurationError, ContextTooLong, MemberLost, MissingCapability
 from ensemble.member import Append, Floats, Next, Until
 from ensemble.request import Message, Request, Sampling
 from ensemble.testing.conformance import by_id
+from tests.deployments.wire.test_storm import storm
 from tests.deployments.wire.wired import comes_true
 
 pytestmark = [
@@ -314,6 +316,18 @@ async def test_closing_a_session_that_waits_for_its_neighbours_holds_up_none_of_
             llm = bench.engines["base"]._core.llm  # type: ignore[attr-defined]
             assert llm.output_processor.get_num_unfinished_requests() == 1, "the other's"
     assert bench.stats["slots_held"] == bench.stats["running"] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_storm_of_drivers_leaves_nothing_behind(
+    bench: DraftPanel, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "UNCLAIMED", 0.5)
+    assert sum(await storm(bench.engines["base"], seed)) > 0
+    llm = bench.engines["base"]._core.llm  # type: ignore[attr-defined]
+    assert await comes_true(lambda: llm.output_processor.get_num_unfinished_requests() == 0)
+    async with await bench.member().start(QUESTION) as session:
+        assert (await session.next(1)).ids[0] == bench.row().argmax()
 
 
 async def test_what_vllm_does_not_hand_out_is_refused(bench: DraftPanel) -> None:
