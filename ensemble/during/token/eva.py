@@ -11,26 +11,39 @@ import numpy as np
 from pydantic import Field
 
 from ensemble.during.token.election.ballot import Ballot
-from ensemble.during.token.election.certificate import Certain, Evidence, Tally, tally, verdict
+from ensemble.during.token.election.certificate import (
+    Certain,
+    Evidence,
+    Tally,
+    clear_winner,
+    tally,
+    verdict,
+    weighted,
+)
 from ensemble.during.token.election.weights import Weights, check_weights, shares
 from ensemble.during.token.lockstep import Decision, Panel, Rule, lockstep
 from ensemble.during.token.pivoting.heads import ResidentOptions, check_heads, check_projection, check_writer, writer
 from ensemble.during.token.pivoting.projected import (
     NOTHING,
     WHOLE,
+    PivotUnion,
     agreeing,
+    beginning,
     evidence_of,
     favourites,
     pivot_union_of,
     truncated,
 )
 from ensemble.errors import BadAnswer
-from ensemble.member import Capability, Card, Distribution, Next, Payload, Question
+from ensemble.member import Capability, Card, Distribution, Floats, Next, Payload, Question
 from ensemble.method import Members, Method, Stage, method
 from ensemble.request import Event, Request, Sampling
 from ensemble.sampling import draw, seeded
+from ensemble.vocabulary import Ids
 
 _KIND = "projection"
+_FEW = 32
+"""Tokens of each list that mostly decide."""
 
 
 class EvaOptions(ResidentOptions):
@@ -137,6 +150,8 @@ class PivotAverage(Rule):
 
     async def elect(self, panel: Panel, position: int) -> Decision:
         told = await self._told(panel)
+        if not self._whole and (clear := self._clear(panel, told)) is not None:
+            return clear
         ballot, seen = self._counted(panel, told)
         if not (self._whole or isinstance(verdict(seen), Certain)):
             told |= self._evidence(panel, await panel.ask(self._questions(WHOLE)))
@@ -161,16 +176,39 @@ class PivotAverage(Rule):
         size, normalised = panel.vocabulary(self._pivot).size, self._options.fidelity == "fixed"
         return {seat: evidence_of(cast(Distribution, told), size, normalised) for seat, told in answers.items()}
 
+    def _clear(self, panel: Panel, told: Mapping[int, Evidence]) -> Decision | None:
+        """What leads by the first tokens of all lists, whatever the rest would add; ``None`` where it takes more."""
+        union, evidence = self._union(panel, told), list(told.values())
+        weights = self._heard(union, evidence)
+        led = clear_winner(union, [beginning(own, _FEW) for own in evidence], list(weights.values()))
+        if led is None:
+            return None
+        masses = np.array(led[1])[:, None]
+        mean = weighted(list(weights.values()), masses)
+        facts = self._facts(evidence)
+        return Ballot(union, weights, np.array(led[:1], np.int32), masses, mean, facts).decision(0, None)
+
     def _counted(self, panel: Panel, told: Mapping[int, Evidence]) -> tuple[Ballot, Tally]:
         """What those that are kept say; the others have no weight."""
-        union, evidence = pivot_union_of([panel.vocabulary(seat) for seat in told]), list(told.values())
-        weights = self._weights
-        if self._options.drop:
-            kept = agreeing([favourites(own, union.classes[0], self._options.drop) for own in evidence])
-            left = {seat: weight for i, (seat, weight) in enumerate(weights.items()) if i in kept}
-            weights = {seat: left.get(seat, 0.0) / sum(left.values()) for seat in weights}
+        union, evidence = self._union(panel, told), list(told.values())
+        weights = self._heard(union, evidence)
         seen = tally(union, evidence, list(weights.values()))
-        # Which of several ids a helper would have taken, its projection does not tell.
-        facts = [(evidence[0].ids, evidence[0].masses), *[NOTHING] * len(self._heads)]
         whole = float(seen.known.sum()) if self._whole else 1.0
-        return Ballot(union, weights, seen.classes, seen.masses, seen.known / (whole or 1.0), facts), seen
+        mean = seen.known / (whole or 1.0)
+        return Ballot(union, weights, seen.classes, seen.masses, mean, self._facts(evidence)), seen
+
+    def _heard(self, union: PivotUnion, evidence: Sequence[Evidence]) -> dict[int, float]:
+        """Weights by seat; 0 of those whose favourite nobody else finds plausible."""
+        if not self._options.drop:
+            return self._weights
+        kept = agreeing([favourites(own, union.classes[0], self._options.drop) for own in evidence])
+        left = {seat: weight for i, (seat, weight) in enumerate(self._weights.items()) if i in kept}
+        return {seat: left.get(seat, 0.0) / sum(left.values()) for seat in self._weights}
+
+    def _facts(self, evidence: Sequence[Evidence]) -> list[tuple[Ids, Floats]]:
+        # Which of several ids a helper would have taken, its projection does not tell.
+        return [(evidence[0].ids, evidence[0].masses), *[NOTHING] * len(self._heads)]
+
+    @staticmethod
+    def _union(panel: Panel, told: Mapping[int, Evidence]) -> PivotUnion:
+        return pivot_union_of([panel.vocabulary(seat) for seat in told])

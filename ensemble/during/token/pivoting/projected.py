@@ -20,6 +20,8 @@ NOTHING = (np.zeros(0, np.int32), np.zeros(0))
 """Ids of its own that a member has told of, and their masses, where it has told of none."""
 _NONE = -46.0
 """Log-probability of what has no mass; a helper that has nothing to say says so with smaller ones."""
+_WIDER = 1e-5
+"""Part by which bounds made of float32 log-probabilities are widened."""
 _EXCESS = 1e-3
 """Masses made of float32 log-probabilities exceed 1 by less."""
 
@@ -55,9 +57,22 @@ def evidence_of(told: Distribution, size: int, normalised: bool) -> Evidence:
         raise ConfigurationError(f"{rule}; fit it with fidelity: fixed, or set fidelity: reference", param="fidelity")
     if told.complete or possible < len(told.ids):
         return Evidence(told.ids[:possible], masses, size, 0.0, 0.0)
-    floor = float(masses[-1]) * (1 + 1e-5)
+    floor = float(masses[-1]) * (1 + _WIDER)
     tail = max(0.0, 1.0 - mass) + _EXCESS if normalised else np.inf
     return Evidence(told.ids, masses, size, floor, tail)
+
+
+def beginning(told: Evidence, count: int) -> Evidence:
+    """The first of a list, with what is left as not known.
+
+    >>> told = Evidence(np.array([4, 2, 7]), np.array([0.5, 0.3, 0.2]), 9, 0.0, 0.0)
+    >>> found = beginning(told, 2); found.ids.tolist(), round(found.floor, 3), round(found.tail, 3)
+    ([4, 2], 0.2, 0.2)
+    """
+    if len(told.ids) <= count:
+        return told
+    floor, tail = float(told.masses[count]) * (1 + _WIDER), told.tail + float(told.masses[count:].sum()) * (1 + _WIDER)
+    return Evidence(told.ids[:count], told.masses[:count], told.size, floor, tail)
 
 
 def favourites(told: Evidence, classes: Ids, count: int) -> list[int]:
@@ -89,6 +104,10 @@ class PivotUnion(Union):
         super().__init__(vocabularies)
         self.classes = [self.classes[0]] * len(vocabularies)
         self.largest = (self.largest[0],) * len(vocabularies)
+
+    def count(self, member: int, class_: int) -> int:
+        """How many ids of the pivot's are in a class."""
+        return super().count(0, class_)
 
 
 _unions: dict[tuple[str, ...], PivotUnion] = {}

@@ -9,9 +9,10 @@ import pytest
 from head_toys import eva, matrix, projected_greedy, projecting
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, deltas, shown, table
+from token_toys import CONTROL, MERGED, SINGLE, WORDS, Toy, deltas, shown, table, vocabulary
 
-from ensemble.during.token.pivoting.projected import agreeing
+from ensemble.during.token import eva as eva_module
+from ensemble.during.token.pivoting.projected import agreeing, pivot_union_of
 from ensemble.ensemble import Ensemble
 from ensemble.errors import BadAnswer, ConfigurationError, MemberLost, MissingCapability
 from ensemble.failures.policy import Policy
@@ -19,6 +20,7 @@ from ensemble.member import Floats
 from ensemble.request import Request
 from ensemble.sampling import draw
 from ensemble.testing import LocalMember, TinyMember
+from ensemble.vocabulary import STOP
 
 Q = "ab"
 EXAMPLE = np.array([[0.5, 0.3, 0.1, 0.1], [0.4, 0.45, 0.1, 0.05], [0.05, 0.05, 0.1, 0.8]])
@@ -75,7 +77,11 @@ TOKENS = (MERGED, SINGLE, WORDS)
 
 @pytest.mark.parametrize("drop", [0, 1, 2, 5])
 @pytest.mark.parametrize("listed", [1, 2, 5, 64])
-async def test_lists_of_any_length_give_the_plain_rule(listed: int, drop: int) -> None:
+@pytest.mark.parametrize("few", [1, 3, 32])
+async def test_lists_of_any_length_give_the_plain_rule(
+    few: int, listed: int, drop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eva_module, "_FEW", few)
     members, dense = trio()
     answer = await eva(members, drop=drop, listed=listed).answer(Request.of(Q, max_tokens=25))
     plain = projected_greedy(members, dense, Q.encode(), 25, drop=drop)
@@ -86,8 +92,25 @@ async def test_lists_of_any_length_give_the_plain_rule(listed: int, drop: int) -
 @settings(max_examples=20, deadline=None)
 async def test_random_members_give_the_plain_rule(seed: int, listed: int, drop: int, topk: int) -> None:
     members, dense = trio(seed, topk, stop=0)
-    answer = await eva(members, listed=listed, drop=drop, topk=topk).answer(Request.of(Q, max_tokens=8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eva_module, "_FEW", 1 + seed % 4)
+        answer = await eva(members, listed=listed, drop=drop, topk=topk).answer(Request.of(Q, max_tokens=8))
     assert answer.text == shown(projected_greedy(members, dense, Q.encode(), 8, drop=drop, topk=topk))
+
+
+async def test_few_tokens_decide_where_members_are_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eva_module, "_FEW", 2)
+    monkeypatch.setattr(eva_module, "tally", None)
+    answer = await eva(example()[:2], drop=2, weights=[0.7, 0.3]).answer(Request.of("?", max_tokens=1))
+    ((_, credits),) = answer.choices[0].credits
+    assert answer.text == "w" and credits == pytest.approx({"a": 0.35 / 0.47, "b": 0.12 / 0.47}, abs=1e-6)
+
+
+def test_stop_ids_that_are_not_listed_are_the_pivots() -> None:
+    pivot, helper = vocabulary((b"a", b"", b"", b"")), vocabulary((b"a", b""))
+    union = pivot_union_of([pivot, helper])
+    assert [union.count(member, STOP) for member in (0, 1)] == [3, 3]
+    assert [union.ids(member, STOP) for member in (0, 1)] == [(1, 2, 3), (1,)]
 
 
 @given(st.integers(0, 1000), st.integers(1, 320), st.sampled_from([0, 1, 5]))
