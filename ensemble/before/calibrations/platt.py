@@ -48,8 +48,9 @@ class Platt(Calibration, kind="platt"):
         return convex.sigmoid(self.slope * _given(scores, self.logit) + self.shift)
 
     def widen(self) -> Platt:
-        """The new member's scores are taken as the others' are on average."""
-        slope, shift = self.slope.mean(), self.shift.mean()
+        """The new member's scores are taken as the others' are on average; its probabilities as they are: they say
+        least of a member of few outcomes, whereas the others' have to be put right by how good each one is."""
+        slope, shift = (1.0, 0.0) if self.logit else (self.slope.mean(), self.shift.mean())
         return Platt(np.append(self.slope, slope), np.append(self.shift, shift), self.logit)
 
 

@@ -7,12 +7,13 @@ all of them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
 
 from ensemble.before.heads.head import Head, Outcome
+from ensemble.before.solvers import newcomer
 from ensemble.before.solvers.convex import sigmoid
 from ensemble.outcomes.dense import Floats
 
@@ -32,6 +33,9 @@ class Abilities(Head):
     """[M, r]: means."""
     covariances: Floats
     """[M, r, r]."""
+    own: Floats | None = field(default=None, kw_only=True)
+    """[d + 1, M], weights of log-odds beside those of the vector, of members that came after the fit and are unlike the
+    others; the last row is the constant. ``None``: nobody has any."""
 
     learns: ClassVar[bool] = True
 
@@ -44,13 +48,19 @@ class Abilities(Head):
         """[n, M], log-odds of right answers."""
 
     def scores(self, x: Floats) -> Floats:
-        return sigmoid(self.logits(x))
+        return sigmoid(self.logits(x) + self._beside(x))
+
+    def _beside(self, x: Floats) -> Floats | float:
+        """[n, M], log-odds beside those of the vectors."""
+        return 0.0 if self.own is None else np.asarray(x @ self.own[:-1] + self.own[-1])
 
     def spread(self, x: Floats) -> Floats:
         """The delta method: p(1 - p) times the standard deviation of the log-odds."""
         spread = np.empty((len(x), len(self.vectors)))
+        beside = np.broadcast_to(self._beside(x), spread.shape)
         for member, vector in enumerate(self.vectors):
             logits, slopes = self.linearised(x, vector)
+            logits = logits + beside[:, member]
             variance = np.einsum("nr,nr->n", slopes @ self.covariances[member], slopes)
             spread[:, member] = variances(logits) * np.sqrt(np.maximum(variance, 0))
         return spread
@@ -59,6 +69,8 @@ class Abilities(Head):
         """A step of the extended Kalman filter; no other member's vector changes."""
         member = outcome.member
         logits, slopes = self.linearised(outcome.x[None], self.vectors[member])
+        if self.own is not None:
+            logits = logits + outcome.x @ self.own[:-1, member] + self.own[-1, member]
         slope, weight = slopes[0], variances(logits)[0]
         known = self.covariances[member] @ slope
         self.covariances[member] -= np.outer(known, known) * (weight / (1 + weight * (slope @ known)))
@@ -66,13 +78,28 @@ class Abilities(Head):
 
     def widen(self, x: Floats, quality: Floats) -> Self:
         """The new vector is the likeliest one given its outcomes and how the known members' vectors are spread."""
-        mean = self.vectors.mean(axis=0)
-        precision = np.linalg.inv(_spread(self.vectors))
+        return self.joined(x, quality, self.vectors.mean(axis=0), _spread(self.vectors))
+
+    def joined(self, x: Floats, quality: Floats, mean: Floats, spread: Floats) -> Self:
+        """With one more member, last, whose vector is drawn around a mean [r] with a covariance [r, r].
+
+        Vectors that were made for other members may have no place for what this one is good at: where its outcomes
+        foretell each other better so, it has weights of its own beside the vector.
+        """
+        precision = np.linalg.inv(spread)
         vector, covariance = self.likeliest(x, quality, mean, precision)
+        own = np.zeros(x.shape[1] + 1) if self.own is None else np.zeros(len(self.own))
+        if len(x):
+            logits, slopes = self.linearised(x, vector)
+            away, weights = newcomer.beside(slopes, spread, x, quality, logits - slopes @ (vector - mean))
+            if weights.any():
+                vector, own = mean + away, weights
+        known = np.zeros((len(own), len(self.vectors))) if self.own is None else self.own
         return replace(
             self,
             vectors=np.concatenate([self.vectors, vector[None]]),
             covariances=np.concatenate([self.covariances, covariance[None]]),
+            own=None if self.own is None and not own.any() else np.column_stack([known, own]),
         )
 
     def likeliest(self, x: Floats, quality: Floats, mean: Floats, precision: Floats) -> tuple[Floats, Floats]:

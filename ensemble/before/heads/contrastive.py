@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ensemble.before.heads.head import Head
+from ensemble.before.routing.parts import NeedsFit
+from ensemble.before.solvers import convex
 from ensemble.before.solvers.descent import Descent, settle
 from ensemble.outcomes.dense import Floats
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
     from ensemble.before.solvers.descent import Tensors
 
+_LINKED = 1e-3
+"""Penalty of the regression of qualities on cosines."""
+_LEAST = 0.25
+"""Least sum of the variances of a place, whose length is 1: members that lie together tell little of one more."""
 _WRONG = 0.5
 """A member above this is never pushed away from a query."""
 
@@ -30,6 +36,9 @@ class Contrastive(Head, kind="contrastive"):
     """[d, r]."""
     places: Floats
     """[M, r], of any length above 0."""
+    link: Floats | None = None
+    """[2], slope and constant of the log-odds of being right by a cosine less the members' mean cosine, of all members
+    of the fit together: what a newcomer is placed by."""
 
     probabilities: ClassVar[bool] = False
 
@@ -37,11 +46,51 @@ class Contrastive(Head, kind="contrastive"):
         return np.asarray(unit(x @ self.project) @ unit(self.places).T)
 
     def widen(self, x: Floats, quality: Floats) -> Contrastive:
-        """The new place is the mean of those of the queries that it answers well, or of the members without any."""
-        places = quality @ unit(x @ self.project) if len(x) else np.zeros(self.places.shape[1])
-        if not places.any():
-            places = unit(self.places).mean(axis=0)
-        return replace(self, places=np.concatenate([self.places, places[None]]))
+        """The new place is the likeliest one, where places are drawn around the members' mean as theirs are spread.
+
+        The mean of the queries that it answers well would be nearer to most queries than any other member's place.
+        """
+        if self.link is None:
+            raise NeedsFit("the head does not know what its cosines say of qualities")
+        known, queries = unit(self.places), unit(x @ self.project)
+        place = _placed(known, queries, quality, self.link)
+        return replace(self, places=np.concatenate([self.places, place[None]]))
+
+    def linked(self, x: Floats, quality: Floats) -> Contrastive:
+        """The same head, which knows what its cosines say of qualities [n, M], NaN where not observed."""
+        seen, cosines = ~np.isnan(quality), self.scores(x)
+        apart = (cosines - cosines.mean(axis=1, keepdims=True))[seen][:, None]
+        right = np.clip(quality[seen], 0, 1)[:, None]
+        weights = convex.logistic(apart, right, _LINKED, np.ones(right.shape), np.zeros((2, 1)))
+        return replace(self, link=weights[:, 0])
+
+
+def _placed(known: Floats, queries: Floats, quality: Floats, link: Floats) -> Floats:
+    """[r].
+
+    Args:
+        known: [M, r], members' places, unit rows.
+        queries: [k, r], unit rows.
+        quality: [k].
+        link: of the head.
+    """
+    from scipy.optimize import minimize
+
+    mean = known.mean(axis=0)
+    variance = max(float(((known - mean) ** 2).mean()), _LEAST / known.shape[1])
+    usual = (queries @ known.T).mean(axis=1)
+
+    def unlikely(place: Floats) -> tuple[float, Floats]:
+        length = max(float(np.linalg.norm(place)), 1e-9)
+        way, away = place / length, place - mean
+        sums = link[0] * (queries @ way - usual) + link[1]
+        lost = (np.logaddexp(0, sums) - quality * sums).sum() + away @ away / (2 * variance)
+        slope = queries.T @ (link[0] * (convex.sigmoid(sums) - quality))
+        return float(lost), (slope - (slope @ way) * way) / length + away / variance
+
+    # Members that lie opposite each other have a mean of no direction.
+    start = mean if np.linalg.norm(mean) > _LEAST / 10 else known[0]
+    return np.asarray(minimize(unlikely, start, jac=True, method="L-BFGS-B").x)
 
 
 def unit(rows: Floats) -> Floats:
@@ -91,7 +140,7 @@ def fit(x: Floats, quality: Floats, clusters: Floats, contrast: Contrast, option
 
     rows = {"x": x, "quality": quality, "clusters": clusters}
     found = settle(_start(x, quality, contrast.size, seed), loss, rows, options, seed)
-    return Contrastive(found["project"], found["places"])
+    return Contrastive(found["project"], found["places"]).linked(x, quality)
 
 
 def _start(x: Floats, quality: Floats, size: int, seed: int) -> Mapping[str, Floats]:

@@ -76,7 +76,7 @@ class Graph(Head, kind="graph"):
     def scores(self, x: Floats) -> Floats:
         z, own = self.states()
         logits = matched(x @ self.align, z) + own
-        return sigmoid(logits if self.later is None else np.hstack([logits, self.later.logits(x)]))
+        return sigmoid(logits) if self.later is None else np.hstack([sigmoid(logits), self.later.scores(x)])
 
     def learn(self, outcome: Outcome) -> None:
         """One edge more; a cost that is not known counts as the member's mean."""
@@ -92,14 +92,7 @@ class Graph(Head, kind="graph"):
         """The new state is the likeliest one given its outcomes and how the known members' states are spread."""
         vectors = np.column_stack(self.states())
         there = self.later or self._nobody()
-        mean, precision = vectors.mean(axis=0), np.linalg.inv(_spread(vectors))
-        vector, covariance = there.likeliest(x, quality, mean, precision)
-        later = replace(
-            there,
-            vectors=np.concatenate([there.vectors, vector[None]]),
-            covariances=np.concatenate([there.covariances, covariance[None]]),
-        )
-        return replace(self, later=later)
+        return replace(self, later=there.joined(x, quality, vectors.mean(axis=0), _spread(vectors)))
 
     def _nobody(self) -> Latent:
         """Of no member; a vector is z and own."""

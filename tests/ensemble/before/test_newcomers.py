@@ -33,7 +33,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("to_router", {"price": 0.3}),
     *(("routellm", {"scorer": scorer}) for scorer in ("mf", "sw_ranking", "causal")),
 ]
-UNMOVED = {"blending", "lessons_llm_routing", "pickllm", "multi_factor", "routellm", "routerdc"}
+UNMOVED = {"blending", "lessons_llm_routing", "pickllm", "multi_factor", "routellm"}
 """Whose scores of a newcomer do not rise with its outcomes, in some form: draws, distances, values that start high."""
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("hybrid_llm", {}, "no place for a third; fit best_route, which does the same for more"),

@@ -84,6 +84,13 @@ def test_one_more_member_and_back_from_disk(fit: type[Platt]) -> None:
     assert np.array_equal(Calibration.unpacked(values, tensors).applied(scores), calibration.applied(scores))
 
 
+def test_probabilities_of_a_newcomer_are_taken_as_they_are() -> None:
+    """Others are put right by how good each of them is; of many poor ones the mean would put a good one down."""
+    poor = Platt(np.full(3, 1.0), np.full(3, -3.0))
+    told = poor.widen().applied(np.full((1, 4), 0.6))[0]
+    assert told[3] == pytest.approx(0.6) and (told[:3] < 0.1).all()
+
+
 def test_a_head_is_calibrated_on_queries_that_it_has_not_seen() -> None:
     """One neighbour is never wrong on its own queries: only on others does its curve become flat."""
     training = table(400)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensemble.before.heads.contrastive import Contrast, Contrastive, drawn_apart, members_loss, queries_loss
+from ensemble.before.heads.contrastive import (
+    Contrast,
+    Contrastive,
+    drawn_apart,
+    fit,
+    members_loss,
+    queries_loss,
+    unit,
+)
+from ensemble.before.solvers.descent import Descent
 
 NAN = float("nan")
 X = np.random.default_rng(0).standard_normal((6, 4))
@@ -87,8 +96,26 @@ def test_the_length_of_a_place_does_not_matter() -> None:
 
 
 def test_a_new_member_stands_where_it_is_right() -> None:
-    head = Contrastive(np.eye(2), np.array([[1.0, 0.0]]))
+    head = Contrastive(np.eye(2), np.array([[1.0, 0.0]]), link=np.array([4.0, 0.0]))
     x = np.array([[0.0, 1.0], [1.0, 0.0]])
-    wide = head.widen(x, np.array([1.0, 0.0]))
-    np.testing.assert_allclose(wide.scores(x), [[0, 1], [1, 0]], atol=1e-12)
+    wide = head.widen(np.repeat(x, 40, axis=0), np.repeat([1.0, 0.0], 40))
+    told = wide.scores(x)
+    assert told[0, 1] > 0.9 and told[1, 1] < 0.1 and np.array_equal(told[:, 0], head.scores(x)[:, 0])
     np.testing.assert_allclose(head.widen(x[:0], np.zeros(0)).scores(x)[:, 1], head.scores(x)[:, 0])
+
+
+def test_one_that_is_mostly_right_where_all_are_does_not_take_all() -> None:
+    """The mean of all queries is nearer to each of them than the place of any member that is fitted."""
+    random = np.random.default_rng(0)
+    x = unit(random.standard_normal((600, 8)) + 1.5)
+    hard = x[:, :1] - x[:, 1:2]
+    quality = np.hstack([(random.random((600, 1)) < 0.9 - 0.4 * (hard * way > 0)) for way in (1, -1)]).astype(float)
+    head = fit(x, quality, np.zeros(600), contrast(1, 1), Descent(epochs=5), 0)
+    few = (random.random(60) < 0.6).astype(float)
+    chosen = head.widen(x[:60], few).scores(x).argmax(axis=1)
+    assert (chosen == 2).mean() < 0.2
+
+
+def test_places_that_lie_opposite_each_other_have_room_for_a_third() -> None:
+    head = Contrastive(np.eye(2), np.array([[1.0, 0.0], [-1.0, 0.0]]), link=np.array([4.0, 0.0]))
+    assert np.isfinite(head.widen(np.eye(2), np.ones(2)).scores(np.eye(2))).all()
