@@ -245,6 +245,9 @@ def add(
     table = read(outcomes, responses=False).dense()
     if router.encoder is not None:
         embedded = by_encoder(table, router.encoder)
+    elif not router.head.reads:
+        # It never looks at a question, so there is nothing to embed.
+        embedded = Embedded(x=np.zeros((len(table), 1), np.float32), identity=manifest.encoder)
     elif manifest.encoder:
         embedded = by_name(manifest.encoder.partition(" ")[0], table, served)
     else:

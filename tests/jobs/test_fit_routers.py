@@ -226,6 +226,25 @@ def test_a_member_is_added_from_few_outcomes(outcomes: str, tmp_path: Path) -> N
     assert manifest.settings["added"]["pupil"]["outcomes"] == 10 and manifest.data == manifest_of(old).data
 
 
+@pytest.mark.parametrize("name", ["blending", "pickllm", "eagle", "zooter"])
+def test_routers_of_every_kind_take_one(outcomes: str, tmp_path: Path, name: str) -> None:
+    """Also those that do not look at questions, and keep no encoder."""
+    fitted(name, "--outcomes", outcomes, "--output", str(tmp_path / "old"))
+    few = table(tmp_path / "few.parquet", count=10, seed=9, pupil=(1.0, 0.0))
+    wider = ("--add-member", "pupil", "--from", str(tmp_path / "old"), "--output", str(tmp_path / "new"))
+    assert "pupil was learned from 10 outcomes" in fitted(name, "--outcomes", few, *wider).out
+    assert kept(tmp_path / "new", name).members == ("adder", "words", "pupil")
+
+
+def test_who_cannot_take_one_says_what_to_do(outcomes: str, tmp_path: Path) -> None:
+    fitted("hybrid_llm", "--outcomes", outcomes, "--output", str(tmp_path / "old"))
+    few = table(tmp_path / "few.parquet", count=10, seed=9, pupil=(1.0, 0.0))
+    wider = ("--add-member", "pupil", "--from", str(tmp_path / "old"), "--output", str(tmp_path / "new"))
+    said = run("hybrid_llm", "--outcomes", few, *wider)
+    assert said.status == 2 and "fit best_route, which does the same for more" in " ".join(said.all.split())
+    assert not (tmp_path / "new").exists()
+
+
 REFUSED = {
     "an unknown method": (["carot"], "allowed: avengers_pro, bench_coe"),
     "an unknown router": (["--routers", "knn_router,carot"], "nothing is fitted for carot"),
