@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._private import auto_init_hook
 from ray.exceptions import RayError
 from ray.serve.context import _disconnect, _get_global_client
 from ray.serve.exceptions import RayServeException
@@ -106,8 +107,10 @@ def attach(configuration: Configuration, address: str | None) -> None:
     # What is worth knowing is told through ``progress``.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
-    # Serve's client remembers the controller of a cluster before, and cannot tell this one from it.
+    # Serve's client remembers the controller of a cluster before, and cannot tell this one from it. Threads of its may
+    # still call that controller, upon which Ray would start a cluster of its own accord: beside ours, or in its place.
     _disconnect()
+    auto_init_hook.enable_auto_connect = False
     if address is not None:
         ray.init(address=address, **quiet)
         return
