@@ -13,20 +13,9 @@ from deployments.member import _RemoteSession
 from deployments.wire.server import Server
 from ensemble.member import Exchange
 from ensemble.vocabulary import Vocabulary
-from tests.deployments.wire.wired import CountedLine, Recorder, comes_true, connected, listening
+from tests.deployments.wire.wired import CountedLine, Recorder, comes_true, connected
 
 VOCABULARY = Vocabulary((b"a",))
-
-
-@pytest.fixture
-async def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-async def server(recorder: Recorder) -> AsyncIterator[Server]:
-    async with listening(recorder) as server:
-        yield server
 
 
 @pytest.fixture
